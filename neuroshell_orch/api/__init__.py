@@ -1,0 +1,1 @@
+"""HTTP: one module per convention, all of them thin over the engine."""

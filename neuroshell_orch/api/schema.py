@@ -1,0 +1,122 @@
+"""The types of our own API (``/orch``), shared by the daemon that fills them and the client that reads them.
+
+Owns field names and units: times are seconds, instants are Unix seconds, memory is bytes as the kernel counts it.
+Must not know how anything is found out or shown.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """The body of every error on ``/orch``: ``problem`` is a key of ``errors.PROBLEMS``."""
+
+    problem: str
+    message: str
+    hint: str = ""
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """One worker's memory, read from the kernel. ``cgroup`` is None where the worker has no cgroup of its own."""
+
+    pss: int
+    private_dirty: int
+    rss: int
+    cgroup: int | None = None
+
+
+class Freed(msgspec.Struct, frozen=True):
+    """What the last unload or hibernation gave back, measured: ``before`` and ``after`` are PSS bytes."""
+
+    before: int
+    after: int
+    seconds: float
+
+
+class ModelStatus(msgspec.Struct, frozen=True):
+    """One registered model as it is now."""
+
+    name: str
+    path: str
+    runtime: str
+    mode: str
+    warmth: str
+    """COLD, PARKED, HIBERNATED or HOT."""
+    phase: str
+    """The warmth, or what is under way: parking, loading, hibernating, waking, stopping."""
+    reason: str
+    since: float
+    wanted: str = "COLD"
+    next_at: float | None = None
+    """When the mode will change its mind if nobody asks, or None."""
+    next_warmth: str | None = None
+    running: int = 0
+    waiting: int = 0
+    pid: int | None = None
+    unit: str | None = None
+    """The worker's systemd unit, or None where it is a child process."""
+    memory: Memory | None = None
+    freed: Freed | None = None
+    load_seconds: float | None = None
+    context_length: int | None = None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The daemon in one look."""
+
+    version: str
+    pid: int
+    unit: str | None
+    started: float
+    mode: str
+    default_model: str | None
+    launcher: str
+    """``systemd`` (workers are transient services) or ``child`` (workers are child processes)."""
+    models: list[ModelStatus]
+    warnings: list[str] = []
+    """Findings of the configuration that is in force, and the errors of a reload that was refused."""
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """One change of a model's phase, and why."""
+
+    at: float
+    before: str
+    after: str
+    reason: str
+
+
+class Why(msgspec.Struct, frozen=True):
+    """Why a model is as warm as it is: the newest transition is last, ``outlook`` says what comes next."""
+
+    model: str
+    warmth: str
+    reason: str
+    outlook: str
+    transitions: list[Transition]
+
+
+class ModeInfo(msgspec.Struct, frozen=True):
+    """One selectable mode."""
+
+    name: str
+    description: str
+    policy: str
+    parameters: dict[str, str]
+    source: str
+    """The file it came from."""
+    active: bool
+
+
+class SetMode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of PUT /orch/mode. Without ``model`` it is the mode of every model that names none itself."""
+
+    mode: str
+    model: str | None = None
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """Answer to POST /orch/reload: ``warnings`` of the configuration now in force."""
+
+    warnings: list[str]

@@ -1,0 +1,1 @@
+"""The ``nsorch`` command: parse, call the client, render. No policy lives here."""

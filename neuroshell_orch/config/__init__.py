@@ -1,0 +1,1 @@
+"""The drop-in tree: reading, checking, merging and writing configuration."""

@@ -1,0 +1,1 @@
+"""Model files: the registry, telling formats apart, the catalogue, conversion, prepared files."""

@@ -1,0 +1,1 @@
+"""systemd glue: activation, readiness, journal, units. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""Mechanism: starting, talking to, measuring and ending worker processes. Decides nothing."""

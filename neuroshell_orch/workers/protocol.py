@@ -1,0 +1,215 @@
+"""The frames between the daemon and a worker, and how they lie on the wire.
+
+Owns the message types of both directions and their framing: a 4-byte little-endian length, then one msgpack map
+tagged by ``t``. Used by the parent (``process``) and by the child (``child``); must not know either of them,
+and must stay cheap to import because it stands on the path to the first token.
+
+A worker holds at most one model and runs one frame at a time, in order; only ``Cancel`` overtakes. End of file
+on the socket means that the daemon is gone: the worker exits at once.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+
+MAX_FRAME: Final = 1 << 30
+"""Bytes. A longer frame is a broken peer, not a big tensor."""
+
+HEADER: Final = struct.Struct("<I")
+
+
+class Message(msgspec.Struct, frozen=True, gc=False, tag_field="t", tag=str.lower, omit_defaults=True):
+    """Base of every frame."""
+
+
+class Tensor(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One tensor. ``datatype`` is the Open Inference Protocol's name (FP32, INT64, BYTES…).
+
+    ``data`` is C-contiguous little-endian; for BYTES each element is a 4-byte little-endian length and its bytes.
+    """
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: bytes
+
+
+class TensorInfo(msgspec.Struct, frozen=True, gc=False):
+    """A declared input or output of a tensor model; a dynamic dimension is -1."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ChatMessage(msgspec.Struct, frozen=True, gc=False):
+    """One turn of a conversation: ``role`` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+# ---- daemon to worker ------------------------------------------------------------------------------------------
+
+
+class Standby(Message):
+    """Import ``runtime``, load its tiny dummy model and run it once. Answered by Parked."""
+
+    runtime: str
+
+
+class Load(Message):
+    """Load a model. Answered by Loaded or Failed. ``threads`` 0 means every core this process may use."""
+
+    model: str
+    runtime: str
+    path: str
+    threads: int = 0
+    context_length: int = 0
+    options: dict[str, str] = {}
+
+
+class Hibernate(Message):
+    """Give the weight pages back to the kernel, keep the session. Answered by Hibernated or Failed."""
+
+
+class Wake(Message):
+    """Fault the weight pages in again. Answered by Woken or Failed."""
+
+
+class Generate(Message):
+    """Write an answer to ``messages``. Answered by Pieces and one Done, or by Failed with the same ``job``.
+
+    ``temperature`` 0 is greedy. ``max_tokens`` 0 means as many as the context holds.
+    """
+
+    job: int
+    messages: list[ChatMessage]
+    max_tokens: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = -1
+    stop: list[str] = []
+
+
+class Infer(Message):
+    """Run a tensor model once. Answered by Outputs, or by Failed with the same ``job``. No ``outputs`` means all."""
+
+    job: int
+    inputs: list[Tensor]
+    outputs: list[str] = []
+
+
+class Cancel(Message):
+    """Stop ``job`` soon. It still ends with Done (reason ``cancelled``), Outputs or Failed. Unknown jobs are ignored."""
+
+    job: int
+
+
+# ---- worker to daemon ------------------------------------------------------------------------------------------
+
+
+class Hello(Message):
+    """First frame of every worker: it runs and reads."""
+
+    pid: int
+
+
+class Parked(Message):
+    """The runtime is imported and the dummy model has run."""
+
+    runtime_version: str
+    seconds: float
+
+
+class Loaded(Message):
+    """The model can answer. ``context_length`` and the tensor lists are empty where they do not apply.
+
+    ``can_hibernate`` is false where most weights lie in anonymous memory, so that giving pages back frees little.
+    """
+
+    seconds: float
+    runtime_version: str = ""
+    device: str = "cpu"
+    context_length: int = 0
+    can_hibernate: bool = False
+    inputs: list[TensorInfo] = []
+    outputs: list[TensorInfo] = []
+
+
+class Hibernated(Message):
+    """``given_back`` bytes of clean, file-backed weights are no longer resident for this process."""
+
+    given_back: int
+    seconds: float
+
+
+class Woken(Message):
+    """The weights are resident again."""
+
+    seconds: float
+
+
+class Piece(Message):
+    """Some text of an answer, never cut inside a character; ``tokens`` is how many tokens it took."""
+
+    job: int
+    text: str
+    tokens: int = 1
+
+
+class Done(Message):
+    """An answer ended: ``reason`` is stop, length or cancelled. Times in seconds."""
+
+    job: int
+    reason: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+class Outputs(Message):
+    """What a tensor model returned."""
+
+    job: int
+    tensors: list[Tensor]
+
+
+class Failed(Message):
+    """An operation (``job`` 0) or a job failed; ``problem`` is a key of ``errors.PROBLEMS``. The worker lives on."""
+
+    problem: str
+    message: str
+    hint: str = ""
+    job: int = 0
+
+
+ToWorker = Standby | Load | Hibernate | Wake | Generate | Infer | Cancel
+FromWorker = Hello | Parked | Loaded | Hibernated | Woken | Piece | Done | Outputs | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker = msgspec.msgpack.Decoder(ToWorker)
+_from_worker = msgspec.msgpack.Decoder(FromWorker)
+
+
+def encode(message: Message) -> bytes:
+    """One frame, ready to be sent."""
+    buffer = bytearray(HEADER.size)
+    _encoder.encode_into(message, buffer, HEADER.size)
+    HEADER.pack_into(buffer, 0, len(buffer) - HEADER.size)
+    return bytes(buffer)
+
+
+def decode_to_worker(payload: bytes | memoryview) -> ToWorker:
+    """The daemon's message in ``payload`` (without header). Raises msgspec.ValidationError or DecodeError."""
+    return _to_worker.decode(payload)
+
+
+def decode_from_worker(payload: bytes | memoryview) -> FromWorker:
+    """The worker's message in ``payload`` (without header). Raises msgspec.ValidationError or DecodeError."""
+    return _from_worker.decode(payload)

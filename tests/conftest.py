@@ -1,0 +1,60 @@
+"""Fixtures for every test: a private XDG world, and a guard that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _children() -> set[int]:
+    text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return {int(pid) for pid in text.split()}
+
+
+def _descriptors() -> dict[int, str]:
+    found: dict[int, str] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+        if target.startswith(("socket:", "pipe:")) or not target.startswith(("/dev/", "/proc/", "anon_inode:")):
+            found[int(name)] = target
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    """A test that leaves a process, a socket, a pipe or an open file behind fails."""
+    children, descriptors = _children(), _descriptors()
+    yield
+    gc.collect()
+    left = _children() - children
+    assert not left, f"processes left behind: {sorted(left)}"
+    opened = {fd: target for fd, target in _descriptors().items() if descriptors.get(fd) != target}
+    assert not opened, f"descriptors left behind: {opened}"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private home: every XDG directory lies under the returned folder."""
+    for name, folder in {
+        "HOME": "home",
+        "XDG_CONFIG_HOME": "config",
+        "XDG_DATA_HOME": "data",
+        "XDG_STATE_HOME": "state",
+        "XDG_CACHE_HOME": "cache",
+        "XDG_RUNTIME_DIR": "run",
+    }.items():
+        path = tmp_path / folder
+        path.mkdir(mode=0o700)
+        monkeypatch.setenv(name, str(path))
+    return tmp_path
