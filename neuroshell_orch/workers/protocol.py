@@ -55,13 +55,13 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
 # ---- daemon to worker ------------------------------------------------------------------------------------------
 
 
-class Standby(Message):
+class Standby(Message, frozen=True):
     """Import ``runtime``, load its tiny dummy model and run it once. Answered by Parked."""
 
     runtime: str
 
 
-class Load(Message):
+class Load(Message, frozen=True):
     """Load a model. Answered by Loaded or Failed. ``threads`` 0 means every core this process may use."""
 
     model: str
@@ -72,15 +72,15 @@ class Load(Message):
     options: dict[str, str] = {}
 
 
-class Hibernate(Message):
+class Hibernate(Message, frozen=True):
     """Give the weight pages back to the kernel, keep the session. Answered by Hibernated or Failed."""
 
 
-class Wake(Message):
+class Wake(Message, frozen=True):
     """Fault the weight pages in again. Answered by Woken or Failed."""
 
 
-class Generate(Message):
+class Generate(Message, frozen=True):
     """Write an answer to ``messages``. Answered by Pieces and one Done, or by Failed with the same ``job``.
 
     ``temperature`` 0 is greedy. ``max_tokens`` 0 means as many as the context holds.
@@ -96,7 +96,7 @@ class Generate(Message):
     stop: list[str] = []
 
 
-class Infer(Message):
+class Infer(Message, frozen=True):
     """Run a tensor model once. Answered by Outputs, or by Failed with the same ``job``. No ``outputs`` means all."""
 
     job: int
@@ -104,8 +104,8 @@ class Infer(Message):
     outputs: list[str] = []
 
 
-class Cancel(Message):
-    """Stop ``job`` soon. It still ends with Done (reason ``cancelled``), Outputs or Failed. Unknown jobs are ignored."""
+class Cancel(Message, frozen=True):
+    """Stop ``job`` soon. It still ends with Done (reason cancelled), Outputs or Failed. Unknown jobs are ignored."""
 
     job: int
 
@@ -113,20 +113,20 @@ class Cancel(Message):
 # ---- worker to daemon ------------------------------------------------------------------------------------------
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """First frame of every worker: it runs and reads."""
 
     pid: int
 
 
-class Parked(Message):
+class Parked(Message, frozen=True):
     """The runtime is imported and the dummy model has run."""
 
     runtime_version: str
     seconds: float
 
 
-class Loaded(Message):
+class Loaded(Message, frozen=True):
     """The model can answer. ``context_length`` and the tensor lists are empty where they do not apply.
 
     ``can_hibernate`` is false where most weights lie in anonymous memory, so that giving pages back frees little.
@@ -141,20 +141,20 @@ class Loaded(Message):
     outputs: list[TensorInfo] = []
 
 
-class Hibernated(Message):
+class Hibernated(Message, frozen=True):
     """``given_back`` bytes of clean, file-backed weights are no longer resident for this process."""
 
     given_back: int
     seconds: float
 
 
-class Woken(Message):
+class Woken(Message, frozen=True):
     """The weights are resident again."""
 
     seconds: float
 
 
-class Piece(Message):
+class Piece(Message, frozen=True):
     """Some text of an answer, never cut inside a character; ``tokens`` is how many tokens it took."""
 
     job: int
@@ -162,7 +162,7 @@ class Piece(Message):
     tokens: int = 1
 
 
-class Done(Message):
+class Done(Message, frozen=True):
     """An answer ended: ``reason`` is stop, length or cancelled. Times in seconds."""
 
     job: int
@@ -173,14 +173,14 @@ class Done(Message):
     decode_seconds: float = 0.0
 
 
-class Outputs(Message):
+class Outputs(Message, frozen=True):
     """What a tensor model returned."""
 
     job: int
     tensors: list[Tensor]
 
 
-class Failed(Message):
+class Failed(Message, frozen=True):
     """An operation (``job`` 0) or a job failed; ``problem`` is a key of ``errors.PROBLEMS``. The worker lives on."""
 
     problem: str
@@ -193,8 +193,8 @@ ToWorker = Standby | Load | Hibernate | Wake | Generate | Infer | Cancel
 FromWorker = Hello | Parked | Loaded | Hibernated | Woken | Piece | Done | Outputs | Failed
 
 _encoder = msgspec.msgpack.Encoder()
-_to_worker = msgspec.msgpack.Decoder(ToWorker)
-_from_worker = msgspec.msgpack.Decoder(FromWorker)
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 
 
 def encode(message: Message) -> bytes:
