@@ -1,0 +1,214 @@
+"""What the engine is told (events) and what it answers (actions).
+
+Owns the vocabulary between policy and mechanism, nothing else. Plain immutable values, so that a test is a
+comparison of lists. ``ask`` is an opaque name that the API chose; ``worker`` is a number that is never used twice,
+which is how reports of a worker that was already given up are told apart.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from neuroshell_orch.core.modes import Parameters
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What the engine must know of a registered model. ``artefact`` changes when the model must be loaded anew."""
+
+    mode: Parameters
+    artefact: str = ""
+    load_timeout: float = 120.0
+    parallel: int = 1
+    eager: bool = False
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds that hold for the whole daemon: asks that may wait, and seconds of quiet before it exits."""
+
+    max_queue: int = 64
+    idle_exit: float = 30.0
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Base of everything that can happen."""
+
+
+class Configured(Event, frozen=True):
+    """The configuration was read, at start or by a reload."""
+
+    plans: dict[str, Plan]
+    limits: Limits
+
+
+class Tick(Event, frozen=True):
+    """The time that ``next_deadline`` named has come."""
+
+
+class Ping(Event, frozen=True):
+    """The watchdog asks whether the engine still turns."""
+
+
+class Asked(Event, frozen=True):
+    """Somebody wants an answer from ``model``."""
+
+    ask: str
+    model: str
+
+
+class Finished(Event, frozen=True):
+    """The ask is over: answered, failed or cancelled. Unknown asks are ignored: their end was already known."""
+
+    ask: str
+
+
+class Cancelled(Event, frozen=True):
+    """The client of this ask is gone."""
+
+    ask: str
+
+
+class Preload(Event, frozen=True):
+    """Somebody wants ``model`` ready before it is asked."""
+
+    model: str
+
+
+class Unload(Event, frozen=True):
+    """Somebody wants the memory of ``model`` back."""
+
+    model: str
+
+
+class Report(Event, frozen=True):
+    """Base of what is known of a worker."""
+
+    model: str
+    worker: int
+
+
+class Parked(Report, frozen=True):
+    """The standby worker is ready."""
+
+
+class Loaded(Report, frozen=True):
+    """The model can answer."""
+
+    seconds: float = 0.0
+
+
+class Hibernated(Report, frozen=True):
+    """The weight pages are given back."""
+
+
+class Woken(Report, frozen=True):
+    """The weight pages are resident again."""
+
+
+class Failed(Report, frozen=True):
+    """The operation under way failed; the worker may still live. ``problem`` as in ``errors.PROBLEMS``."""
+
+    problem: str
+    message: str
+    hint: str = ""
+
+
+class Gone(Report, frozen=True):
+    """The worker's process no longer exists; ``message`` says how it ended."""
+
+    message: str
+    hint: str = ""
+
+
+class Clients(Event, frozen=True):
+    """So many connections are open now."""
+
+    count: int
+
+
+class Shutdown(Event, frozen=True):
+    """Finish the answers that are being written, for ``grace`` seconds at most, then stop everything."""
+
+    grace: float
+
+
+class Stay(Event, frozen=True):
+    """An Exit could not be carried out because somebody had just connected."""
+
+
+class Action(msgspec.Struct, frozen=True):
+    """Base of everything the engine can ask for."""
+
+
+class WorkerAction(Action, frozen=True):
+    """Base of what is done to a worker: at most one of these for a model in one step."""
+
+    model: str
+    worker: int
+
+
+class StartStandby(WorkerAction, frozen=True):
+    """Start a worker and let it park."""
+
+
+class StartLoad(WorkerAction, frozen=True):
+    """Start a worker and let it load the model at once."""
+
+
+class Load(WorkerAction, frozen=True):
+    """Load the model in the standby worker."""
+
+
+class Hibernate(WorkerAction, frozen=True):
+    """Give the weight pages back."""
+
+
+class Wake(WorkerAction, frozen=True):
+    """Bring the weight pages back."""
+
+
+class Stop(WorkerAction, frozen=True):
+    """End the process, now, and measure what came back."""
+
+
+class Dispatch(Action, frozen=True):
+    """Let the worker write this answer."""
+
+    ask: str
+    model: str
+    worker: int
+
+
+class CancelAnswer(Action, frozen=True):
+    """Tell the worker that nobody wants this answer any more."""
+
+    ask: str
+    model: str
+    worker: int
+
+
+class Refuse(Action, frozen=True):
+    """The ask gets this error, and that is its one reply."""
+
+    ask: str
+    problem: str
+    message: str
+    hint: str = ""
+
+
+class Changed(Action, frozen=True):
+    """The phase of a model changed, and why. For the journal, the API and ``nsorch why``."""
+
+    model: str
+    before: str
+    after: str
+    reason: str
+
+
+class Pong(Action, frozen=True):
+    """The engine turns."""
+
+
+class Exit(Action, frozen=True):
+    """Nothing is warm and nobody is here: leave."""
+
+    reason: str

@@ -1,0 +1,94 @@
+"""What each mode wants: the table of the design, row by row, and properties that hold for all of them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuroshell_orch.core.modes import POLICIES, Facts, Parameters, Wish, wish
+from neuroshell_orch.core.warmth import Warmth
+
+COLD, PARKED, HIBERNATED, HOT = Warmth
+
+
+def mode(policy, **parameters):
+    return Parameters(policy, policy, **parameters)
+
+
+ANSWERED = Facts(answered=100.0)
+
+TABLE = [
+    # mode, facts, now, wanted, ask again at
+    (mode("dynamic"), Facts(), 100.0, COLD, None),
+    (mode("dynamic"), ANSWERED, 100.0, COLD, None),
+    (mode("dynamic", standby=True), ANSWERED, 100.0, PARKED, None),
+    (mode("dynamic", standby=True), Facts(), 100.0, COLD, None),
+    (mode("dynamic"), Facts(answered=10.0, preloaded=100.0), 5000.0, HOT, None),
+    (mode("persistent"), Facts(), 100.0, COLD, None),
+    (mode("persistent"), Facts(eager=True), 0.0, HOT, None),
+    (mode("persistent"), ANSWERED, 1e9, HOT, None),
+    (mode("timeout", idle=60), Facts(), 100.0, COLD, None),
+    (mode("timeout", idle=60), ANSWERED, 100.0, HOT, 160.0),
+    (mode("timeout", idle=60), ANSWERED, 159.9, HOT, 160.0),
+    (mode("timeout", idle=60), ANSWERED, 160.0, COLD, None),
+    (mode("timeout", idle=0), ANSWERED, 100.0, COLD, None),
+    (mode("timeout", idle=math.inf), ANSWERED, 1e9, HOT, None),
+    (mode("timeout", idle=60), Facts(answered=100.0, preloaded=150.0), 200.0, HOT, 210.0),
+    (mode("dummy-swap", idle=60), ANSWERED, 159.0, HOT, 160.0),
+    (mode("dummy-swap", idle=60), ANSWERED, 160.0, PARKED, None),
+    (mode("hibernate", idle=60, forget=600), ANSWERED, 159.0, HOT, 160.0),
+    (mode("hibernate", idle=60, forget=600), ANSWERED, 160.0, HIBERNATED, 700.0),
+    (mode("hibernate", idle=60, forget=600), ANSWERED, 700.0, COLD, None),
+    (mode("hibernate", idle=60, forget=math.inf), ANSWERED, 1e9, HIBERNATED, None),
+    (mode("hibernate", idle=60, forget=30), ANSWERED, 130.0, COLD, None),
+]
+
+
+@pytest.mark.parametrize(("parameters", "facts", "now", "warmth", "again"), TABLE)
+def test_table(parameters, facts, now, warmth, again):
+    wanted = wish(parameters, facts, now)
+    assert (wanted.warmth, wanted.again_at) == (warmth, again)
+    assert wanted.reason
+
+
+instants = st.none() | st.floats(0, 1e6)
+facts_of_any_kind = st.builds(
+    Facts, asked=st.booleans(), answered=instants, preloaded=instants, unloaded=st.booleans(), eager=st.booleans()
+)
+parameters_of_any_kind = st.builds(
+    lambda policy, idle, forget, standby: Parameters(policy, policy, idle, forget, standby),
+    st.sampled_from(sorted(POLICIES)),
+    st.floats(0, 1e5) | st.just(math.inf),
+    st.floats(0, 1e5) | st.just(math.inf),
+    st.booleans(),
+)
+
+
+@given(parameters_of_any_kind, facts_of_any_kind, st.floats(0, 1e7))
+def test_whoever_is_asked_is_wanted_hot(parameters, facts, now):
+    facts.asked = True
+    assert wish(parameters, facts, now) == Wish(HOT, "asked")
+
+
+@given(parameters_of_any_kind, facts_of_any_kind, st.floats(0, 1e7))
+def test_an_unload_wins_over_every_mode_until_the_next_ask(parameters, facts, now):
+    facts.asked, facts.unloaded = False, True
+    assert wish(parameters, facts, now).warmth is COLD
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_a_lost_worker_is_replaced_unasked_only_by_a_persistent_mode(policy):
+    facts = Facts(answered=100.0, lost=True)
+    assert wish(mode(policy, standby=True), facts, 101.0).warmth is (HOT if policy == "persistent" else COLD)
+
+
+@given(parameters_of_any_kind, facts_of_any_kind, st.floats(0, 1e7))
+def test_the_time_to_ask_again_is_later_and_then_something_changes(parameters, facts, now):
+    first = wish(parameters, facts, now)
+    assert first == wish(parameters, facts, now)
+    if first.again_at is not None:
+        assert first.again_at > now
+        assert wish(parameters, facts, first.again_at).warmth < first.warmth
