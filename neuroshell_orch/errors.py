@@ -53,6 +53,7 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "worker-died": Kind(503, EXIT_MODEL_FAILED, retryable=True),
     "answer-failed": Kind(500, EXIT_MODEL_FAILED),
     "cancelled": Kind(499, EXIT_CANCELLED),
+    "write-failed": Kind(500, EXIT_FAILURE, retryable=True),
     "internal": Kind(500, EXIT_FAILURE),
 }
 
