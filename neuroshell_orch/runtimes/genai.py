@@ -1,0 +1,244 @@
+"""Language models by onnxruntime-genai: a folder with ``genai_config.json``, an ONNX graph and a tokenizer.
+
+Owns loading, the chat template, sampling and the token loop. Must not know sockets or frames beyond the message
+types, and never imports ``onnxruntime``: genai brings the library itself, and importing the Python package with
+it costs another 100 ms and 20 MB for nothing. Its dummy model is therefore a genai folder too (see ``dummy``).
+
+genai holds the interpreter's lock while it loads a model, so a load can only be ended by ending the process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from neuroshell_orch.errors import OrchError
+from neuroshell_orch.runtimes import base, devices, dummy
+from neuroshell_orch.runtimes.stops import StopFilter
+from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Native: TypeAlias = Any
+"""An object of onnxruntime_genai, which comes without types."""
+
+_CHUNK: Final = 256
+"""Prompt tokens taken in at once; a cancelled job is noticed between two chunks."""
+
+
+def create() -> GenaiRuntime:
+    """For the registry."""
+    return GenaiRuntime()
+
+
+class GenaiRuntime:
+    """One language model."""
+
+    def __init__(self) -> None:
+        import onnxruntime_genai  # noqa: PLC0415 - an import failure becomes the registry's sentence
+
+        self._og: Native = onnxruntime_genai
+        self._folder = Path()
+        self._model: Native = None
+        self._tokenizer: Native = None
+        self._ends: frozenset[int] = frozenset()
+        self._context = 0
+        self._has_template = True
+
+    @property
+    def _version(self) -> str:
+        return f"onnxruntime-genai {self._og.__version__}"
+
+    def standby(self) -> str:
+        """Load the dummy model and make it produce a token, as a real one would."""
+        model = self._og.Model(self._og.Config(str(dummy.FOLDER)))
+        parameters = self._og.GeneratorParams(model)
+        parameters.set_search_options(max_length=4)
+        generator = self._og.Generator(model, parameters)
+        generator.append_tokens([1])
+        generator.generate_next_token()
+        if int(generator.get_next_tokens()[0]) != dummy.successor(1):
+            raise OrchError("load-failed", "The runtime genai computes wrong results on this machine.", "Reinstall it.")
+        return self._version
+
+    def load(self, load: Load) -> Loaded:
+        """Load a genai folder."""
+        self._folder = Path(load.path)
+        declared = _declared_context(self._folder)
+        self._context = min(load.context_length, declared) if load.context_length > 0 else declared
+        threads = base.usable_threads(load.threads)
+        device = devices.choose_device(load.options)
+        try:
+            self._open(device, threads)
+        except RuntimeError as error:
+            if device == "cpu" or load.options.get("device") == "cuda":
+                raise self._refused(error) from error
+            sys.stderr.write(f"{load.model}: not usable with CUDA, using the processor instead: {error}\n")
+            device = "cpu"
+            try:
+                self._open(device, threads)
+            except RuntimeError as again:
+                raise self._refused(again) from again
+        return Loaded(seconds=0.0, runtime_version=self._version, device=device, context_length=self._context)
+
+    def _open(self, device: str, threads: int) -> None:
+        config = self._og.Config(str(self._folder))
+        config.clear_providers()
+        if device == "cuda":
+            config.append_provider("cuda")
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+        self._model = self._og.Model(config)
+        self._tokenizer = self._og.Tokenizer(self._model)
+        self._ends = frozenset(int(number) for number in self._tokenizer.eos_token_ids)
+        try:
+            self._template([{"role": "user", "content": "x"}])
+        except RuntimeError:
+            self._has_template = False  # a base model: it continues what it is given
+
+    def _refused(self, error: RuntimeError) -> OrchError:
+        reason = " ".join(str(error).split())
+        return OrchError(
+            "model-invalid",
+            f"The model in {self._folder} cannot be loaded: {reason}",
+            "Add or fetch the model again; it may be damaged or made for another version of the runtime.",
+        )
+
+    def _template(self, messages: list[dict[str, str]]) -> str:
+        prompt: str = self._tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+        return prompt
+
+    def hibernate(self) -> int:
+        """Give the weights back."""
+        raise OrchError("unsupported", "This model's weights cannot be given back.", "Use another mode for it.")
+
+    def wake(self) -> None:
+        """Fault the weights in."""
+
+    def infer(self, request: Infer, cancelled: Callable[[], bool]) -> list[Tensor]:  # noqa: ARG002
+        """Not for language models."""
+        raise OrchError("unsupported", "This model writes text; it takes no tensors.", "Use `nsorch ask` with it.")
+
+    # ---- answering ----
+
+    def generate(self, request: Generate, emit: Callable[[str, int], None], cancelled: Callable[[], bool]) -> Done:
+        """Write one answer."""
+        started = time.monotonic()
+        prompt = self._encode(request)
+        limit = self._limit(len(prompt), request.max_tokens)
+        try:
+            generator = self._og.Generator(self._model, self._parameters(request, limit))
+            for at in range(0, len(prompt), _CHUNK):
+                if cancelled():
+                    return Done(job=request.job, reason="cancelled", prompt_tokens=at)
+                generator.append_tokens(prompt[at : at + _CHUNK])
+            prefilled = time.monotonic()
+            reason, count = self._tokens(generator, request.stop, emit, cancelled)
+        except RuntimeError as error:
+            raise OrchError(
+                "answer-failed", f"The runtime failed in the middle of an answer: {error}", "Ask again."
+            ) from error
+        return Done(
+            job=request.job,
+            reason=reason,
+            prompt_tokens=len(prompt),
+            completion_tokens=count,
+            prefill_seconds=prefilled - started,
+            decode_seconds=time.monotonic() - prefilled,
+        )
+
+    def _encode(self, request: Generate) -> Native:
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        try:
+            text = self._template(messages) if self._has_template else "\n".join(m["content"] for m in messages)
+            prompt = self._tokenizer.encode(text)
+        except RuntimeError:  # its text may quote the prompt
+            raise OrchError(
+                "bad-request",
+                "The model's chat template cannot express this conversation.",
+                "Use the roles system, user and assistant, beginning with system or user and alternating.",
+            ) from None
+        if len(prompt) == 0:
+            raise OrchError("empty-prompt", "There is nothing to answer.", "Write a prompt.")
+        if len(prompt) >= self._context:
+            raise OrchError(
+                "prompt-too-long",
+                f"The prompt has {len(prompt)} tokens and the model's context holds {self._context}.",
+                "Shorten it, or raise the model's ContextLength if it can take more.",
+            )
+        return prompt
+
+    def _limit(self, prompt_tokens: int, max_tokens: int) -> int:
+        """Tokens in all. The runtime reserves its cache for this many, so it is sized to the ask."""
+        return min(self._context, prompt_tokens + max_tokens) if max_tokens > 0 else self._context
+
+    def _parameters(self, request: Generate, limit: int) -> Native:
+        parameters = self._og.GeneratorParams(self._model)
+        options: dict[str, Any] = {"max_length": limit, "batch_size": 1, "num_beams": 1}
+        if request.temperature > 0 and request.top_k != 1:
+            options |= {
+                "do_sample": True,
+                "temperature": request.temperature,
+                "top_p": request.top_p,
+                "top_k": request.top_k,
+                "random_seed": request.seed,
+            }
+        else:
+            options |= {"do_sample": False, "top_k": 1, "top_p": 1.0, "temperature": 1.0}
+        parameters.set_search_options(**options)
+        return parameters
+
+    def _tokens(
+        self, generator: Native, stop: list[str], emit: Callable[[str, int], None], cancelled: Callable[[], bool]
+    ) -> tuple[str, int]:
+        """The token loop: why it ended, and how many tokens it wrote."""
+        next_token, get_token, is_done = generator.generate_next_token, generator.get_next_tokens, generator.is_done
+        decode, ends, stops = self._tokenizer.create_stream().decode, self._ends, StopFilter(stop)
+        count = unshown = 0
+        reason = "length"
+        while not is_done():
+            if cancelled():
+                reason = "cancelled"
+                break
+            next_token()
+            token = int(get_token()[0])
+            if token in ends:
+                reason = "stop"
+                break
+            count += 1
+            unshown += 1
+            text = stops.feed(decode(token))
+            if text:
+                emit(text, unshown)
+                unshown = 0
+            if stops.stopped:
+                return "stop", count
+        rest = stops.flush()
+        if rest:
+            emit(rest, unshown)
+        return reason, count
+
+
+def _declared_context(folder: Path) -> int:
+    path = folder / "genai_config.json"
+    try:
+        config = json.loads(path.read_bytes())
+        context = config["model"]["context_length"]
+    except FileNotFoundError:
+        raise OrchError(
+            "file-missing", f"There is no {path}.", "A language model is a folder with a genai_config.json in it."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OrchError(
+            "model-invalid",
+            f"{path} is not a usable configuration: {type(error).__name__}: {error}.",
+            "Add or fetch the model again.",
+        ) from error
+    if not isinstance(context, int) or context < 2:
+        raise OrchError(
+            "model-invalid", f"{path}: context_length is {context!r}, not a number of tokens.", "Correct it."
+        )
+    return context

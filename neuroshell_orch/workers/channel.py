@@ -1,0 +1,163 @@
+"""The daemon's end of the socket to one worker: frames in, frames out, on the event loop.
+
+Owns descriptor, buffers and framing. Reads by itself rather than through a transport, because the worker's first
+frame carries a descriptor along (its own memory accounting, see ``memory``) and because reading must be able to
+pause for a slow listener. Must not know what a frame means.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from neuroshell_orch.workers.protocol import HEADER, MAX_FRAME, FromWorker, decode_from_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CHUNK: Final = 1 << 18
+
+
+class Channel:
+    """Calls ``received`` for each frame and ``closed`` once at the end, with what was wrong if anything was."""
+
+    def __init__(
+        self, sock: socket.socket, received: Callable[[FromWorker], None], closed: Callable[[str | None], None]
+    ) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._received = received
+        self._closed = closed
+        self._loop = asyncio.get_running_loop()
+        self._inbox = bytearray()
+        self._outbox = bytearray()
+        self._reading = False
+        self._passed: int | None = None
+        self._expects_descriptor = True
+        self.resume()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the socket is still ours."""
+        return self._sock.fileno() >= 0
+
+    def take_descriptor(self) -> int | None:
+        """The descriptor that came with the first frame, if one did; the caller owns it from now on."""
+        passed, self._passed = self._passed, None
+        return passed
+
+    def pause(self) -> None:
+        """Read nothing for now: the worker will block once the socket is full."""
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._sock)
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self._reading and self.is_open:
+            self._reading = True
+            self._loop.add_reader(self._sock, self._readable)
+
+    def send(self, frame: bytes) -> None:
+        """Send one encoded frame, now or as soon as the worker reads. Silently dropped when the worker is gone."""
+        if not self.is_open:
+            return
+        if not self._outbox:
+            try:
+                sent = self._sock.send(frame)
+            except BlockingIOError:
+                sent = 0
+            except OSError:  # the end of file on our side tells the story
+                return
+            if sent == len(frame):
+                return
+            frame = frame[sent:]
+            self._loop.add_writer(self._sock, self._writable)
+        self._outbox += frame
+
+    def close(self, problem: str | None = None) -> None:
+        """Close our end, which ends the worker, and report it. Harmless when closed already."""
+        if not self.is_open:
+            return
+        self.pause()
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        if self._passed is not None:
+            os.close(self._passed)
+            self._passed = None
+        self._outbox.clear()
+        self._closed(problem)
+
+    def _writable(self) -> None:
+        try:
+            sent = self._sock.send(memoryview(self._outbox)[:_CHUNK])
+        except BlockingIOError:
+            return
+        except OSError:
+            self._outbox.clear()
+            sent = 0
+        del self._outbox[:sent]
+        if not self._outbox:
+            self._loop.remove_writer(self._sock)
+
+    def _readable(self) -> None:
+        try:
+            data = self._receive()
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        if self._inbox:
+            self._inbox += data
+            taken = self._frames(bytes(self._inbox)) if self._complete() else 0
+            del self._inbox[:taken]
+        else:
+            self._inbox += data[self._frames(data) :]
+
+    def _receive(self) -> bytes:
+        if not self._expects_descriptor:
+            return self._sock.recv(_CHUNK)
+        descriptors = array.array("i")
+        data, ancillary, _flags, _address = self._sock.recvmsg(
+            _CHUNK, socket.CMSG_SPACE(descriptors.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+        self._expects_descriptor = False
+        for level, kind, payload in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and len(payload) == descriptors.itemsize:
+                descriptors.frombytes(payload)
+                self._passed = descriptors[0]
+        return data
+
+    def _complete(self) -> bool:
+        if len(self._inbox) < HEADER.size:
+            return False
+        (size,) = HEADER.unpack_from(self._inbox)
+        return bool(size > MAX_FRAME or len(self._inbox) >= HEADER.size + size)
+
+    def _frames(self, data: bytes) -> int:
+        """Hand on every complete frame at the start of ``data``; the number of bytes they took."""
+        view, at = memoryview(data), 0
+        while len(data) - at >= HEADER.size and self.is_open:
+            (size,) = HEADER.unpack_from(data, at)
+            if size > MAX_FRAME:
+                self.close(f"announced a frame of {size} bytes")
+                break
+            end = at + HEADER.size + size
+            if len(data) < end:
+                break
+            try:
+                message = decode_from_worker(view[at + HEADER.size : end])
+            except msgspec.MsgspecError:
+                self.close("sent something that is not a frame")
+                break
+            at = end
+            self._received(message)
+        return at
