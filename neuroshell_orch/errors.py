@@ -54,6 +54,7 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "answer-failed": Kind(500, EXIT_MODEL_FAILED),
     "cancelled": Kind(499, EXIT_CANCELLED),
     "write-failed": Kind(500, EXIT_FAILURE, retryable=True),
+    "no-space": Kind(507, EXIT_FAILURE, retryable=True),
     "internal": Kind(500, EXIT_FAILURE),
 }
 
