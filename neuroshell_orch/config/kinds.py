@@ -54,7 +54,7 @@ def _name(text: str) -> str:
 
 def _path(text: str) -> str:
     if text.startswith("~/"):
-        text = str(paths.home() / text[2:])
+        text = f"{paths.home()}/{text[2:]}"
     if not text.startswith("/"):
         raise _refuse(text, PATH.allowed)
     return text

@@ -60,6 +60,8 @@ class _Loader:
     def __init__(self, tree: Tree) -> None:
         self.findings = [*tree.findings]
         self.origins: dict[tuple[str, str, str], Assignment] = {}
+        self.broken: set[tuple[str, str]] = set()
+        """(section, name) of what was left out because of an error, which has been told."""
         self.settings = Settings(**self._resolve("Orchestrator", tree.settings).values)
         self.modes: dict[str, ModeSettings] = {}
         for unit in tree.modes.values():
@@ -95,7 +97,14 @@ class _Loader:
             if not unread and field.field not in resolved.bad:
                 text = f"{field.key}= is missing in [{section}]: expected {field.spec.kind.allowed}{_whole_file(unit)}"
                 self.findings.append(Finding("error", unit.base, 0, text))
-        return None if missing else resolved.values
+        if missing:
+            self.broken.add((section, unit.name))
+            return None
+        return resolved.values
+
+    def _is_told(self, section: str, name: str, known: dict[str, Any]) -> bool:
+        """Whether nothing has to be said about ``name``: it exists, or its own error says enough."""
+        return name in known or (section, name) in self.broken
 
     def _complain(self, severity: str, where: tuple[str, str, str], message: str) -> None:
         item = self.origins.get(where)
@@ -103,11 +112,11 @@ class _Loader:
         self.findings.append(Finding("error" if severity == "error" else "warning", path, line, message))
 
     def _cross_check(self) -> None:
-        if self.settings.mode not in self.modes:
+        if not self._is_told("Mode", self.settings.mode, self.modes):
             text = f"Mode={self.settings.mode} names no mode{_known(self.settings.mode, self.modes)}"
             self._complain("error", ("Orchestrator", "", "mode"), text)
         default = self.settings.default_model
-        if default and default not in self.models:
+        if default and not self._is_told("Model", default, self.models):
             text = f"DefaultModel={default} names no registered model{_known(default, self.models)}"
             self._complain("warning", ("Orchestrator", "", "default_model"), text)
         for mode in self.modes.values():
@@ -115,7 +124,7 @@ class _Loader:
                 text = "it never hibernates, because ForgetSec= is not longer than IdleSec="
                 self._complain("warning", ("Mode", mode.name, "policy"), text)
         for model in self.models.values():
-            if model.mode and model.mode not in self.modes:
+            if model.mode and not self._is_told("Mode", model.mode, self.modes):
                 text = f"Mode={model.mode} names no mode{_known(model.mode, self.modes)}"
                 self._complain("error", ("Model", model.name, "mode"), text)
             if not os.path.exists(model.path):  # noqa: PTH110 - str on purpose, on the way to the first token

@@ -18,11 +18,14 @@ MAX_FILE: Final = 1 << 20
 """Bytes. A configuration file that is longer is something else."""
 
 _DEV_NULL: Final = os.makedev(1, 3)
+_CONTROL: Final = frozenset(map(chr, (*range(32), *range(127, 160)))) - {"\t"}
 
 
 def place(path: str, line: int) -> str:
     """``file:line``, safe to print whatever bytes the name holds; line 0 is the file as a whole."""
     name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    if not name.isprintable():
+        name = repr(name)[1:-1]
     return f"{name}:{line}" if line else name
 
 
@@ -131,7 +134,7 @@ def parse_text(text: str, path: str) -> Parsed:
     section = ""
     for number, line in _logical_lines(text):
         problem = ""
-        if not line.isprintable() and any((ord(char) < 32 and char != "\t") or ord(char) == 127 for char in line):
+        if not line.isprintable() and not _CONTROL.isdisjoint(line):
             problem = "the line holds a control character"
         elif line[0] == "[":
             if line[-1] == "]" and line[1:-1].strip() and "[" not in line[1:-1] and "]" not in line[1:-1]:

@@ -108,4 +108,5 @@ def config_dirs() -> list[Path]:
     ``NSORCH_CONFIG_DIRS`` (separated by colons) replaces all of them but the vendor's.
     """
     given = [Path(part).absolute() for part in os.environ.get(DIRS_VARIABLE, "").split(":") if part]
-    return [vendor_dir(), *(given or [*_SYSTEM_DIRS, config_home()])]
+    dirs = [vendor_dir(), *(given or [*_SYSTEM_DIRS, config_home()])]
+    return list(reversed(dict.fromkeys(reversed(dirs))))  # one that is named twice counts where it is named last

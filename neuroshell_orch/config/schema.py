@@ -160,7 +160,7 @@ def resolve(section: str, assignments: Iterable[Assignment]) -> Resolved:
         if item.section != section:
             if not item.section.startswith("X-") and (item.path, item.section) not in warned:
                 warned.add((item.path, item.section))
-                text = f"[{item.section}] is not known here and is ignored: expected [{section}]"
+                text = f"[{item.section[:60]}] is not known here and is ignored: expected [{section}]"
                 result.findings.append(Finding("warning", item.path, item.line, text))
             continue
         field = table.get(item.key)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,7 +72,7 @@ def set_default_model(name: str, config_home: Path | None = None) -> Path:
 
 
 def add_model(name: str, values: dict[str, Any], *, replace: bool = False, config_home: Path | None = None) -> Path:
-    """Register a model: ``values`` by field of ModelSettings (``path`` and ``runtime`` at least).
+    """Register a model: ``values`` by field of ModelSettings, ``path`` and ``runtime`` at least; empty ones are left out.
 
     Raises OrchError ``model-exists`` unless ``replace``, and ``bad-request`` where a value cannot be written.
     """
@@ -171,7 +170,7 @@ def _dirs(config_home: Path | None) -> list[Path]:
 
 def _temporary(path: Path) -> Path:
     """A name beside ``path`` that no reader looks at."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    return path.with_name(f".{path.name}.{os.urandom(8).hex()}.new")
 
 
 def _flush(folder: Path) -> None:
@@ -226,7 +225,7 @@ def _render(section: str, values: dict[str, Any]) -> str:
     """The text of a file that gives exactly ``values``; raises OrchError where a file cannot say them."""
     lines = [_NOTE, f"[{section}]\n"]
     table = {field.field: field for field in SECTIONS[section].values()}
-    given = {name: value for name, value in values.items() if value != table[name].default}
+    given = {name: value for name, value in values.items() if value not in (None, "")}
     lines += [f"{table[name].key}={show_value(table[name], value)}\n" for name, value in given.items()]
     text = "".join(lines)
     parsed = parse_bytes(text.encode("utf-8", "surrogateescape"), "")

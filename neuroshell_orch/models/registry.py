@@ -77,8 +77,8 @@ def add(
         "runtime": runtime,
         "digest": f"sha256:{digest.removeprefix('sha256:').lower()}" if digest else "",
         "mode": mode,
-        "threads": threads,
-        "context_length": context_length,
+        "threads": threads or None,
+        "context_length": context_length or None,
         "description": " ".join(description.split()).rstrip("\\"),
         "origin": source,
     }
