@@ -72,7 +72,7 @@ def set_default_model(name: str, config_home: Path | None = None) -> Path:
 
 
 def add_model(name: str, values: dict[str, Any], *, replace: bool = False, config_home: Path | None = None) -> Path:
-    """Register a model: ``values`` by field of ModelSettings, ``path`` and ``runtime`` at least; empty ones are dropped.
+    """Register a model with ``values`` by field of ModelSettings (empty ones are dropped).
 
     Raises OrchError ``model-exists`` unless ``replace``, and ``bad-request`` where a value cannot be written.
     """

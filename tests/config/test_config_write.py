@@ -1,5 +1,6 @@
 """What we write: it is whole, it counts, and it says so when it does not."""
 
+import errno
 import os
 
 import pytest
@@ -144,17 +145,26 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(home):
     assert caught.value.problem == "write-failed"
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(home, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [
+        (errno.ENOSPC, "write-failed"),
+        (errno.EIO, "write-failed"),
+        (errno.EROFS, "not-allowed"),
+        (errno.EACCES, "not-allowed"),
+    ],
+)
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(home, monkeypatch, number, problem):
     path = write.set_mode("dynamic")
     before = path.read_text()
 
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OrchError, match="No space left on device") as caught:
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OrchError, match=os.strerror(number)) as caught:
         write.set_mode("persistent")
-    assert caught.value.problem == "write-failed"
+    assert caught.value.problem == problem
     assert path.read_text() == before
     assert hidden(home) == []
 
