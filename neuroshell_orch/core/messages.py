@@ -56,21 +56,19 @@ class Asked(Event, frozen=True):
 
 
 class Finished(Event, frozen=True):
-    """The ask is over: answered, failed or cancelled. Unknown asks are ignored: their end was already known."""
+    """The ask is over: answered, failed or cancelled. Unknown asks are ignored: their end was already known.
+
+    With ``hold`` it was there only to make the model ready, which the mode then keeps for the next ask.
+    """
 
     ask: str
+    hold: bool = False
 
 
 class Cancelled(Event, frozen=True):
     """The client of this ask is gone."""
 
     ask: str
-
-
-class Preload(Event, frozen=True):
-    """Somebody wants ``model`` ready before it is asked."""
-
-    model: str
 
 
 class Unload(Event, frozen=True):

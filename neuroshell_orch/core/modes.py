@@ -34,7 +34,7 @@ class Facts(msgspec.Struct):
     answered: float | None = None
     """When the last answer ended, well or badly."""
     preloaded: float | None = None
-    """When somebody asked for it to be made ready; forgotten at the next answer."""
+    """When it was made ready on request; forgotten at the next answer."""
     unloaded: bool = False
     """Somebody asked for its memory; forgotten at the next ask."""
     lost: bool = False

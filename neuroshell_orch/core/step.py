@@ -124,8 +124,10 @@ def _finished(state: State, event: msg.Finished, now: float, actions: Actions) -
         raise IllegalTransition(f"ask {event.ask} was never dispatched, so it cannot have finished")
     model = state.models[ask.model]
     _forget_ask(state, model, ask.name)
-    model.facts.answered = now
-    model.facts.preloaded = None
+    if event.hold:
+        model.facts.preloaded = now
+    else:
+        model.facts.answered, model.facts.preloaded = now, None
     _settle(state, model, now, actions)
 
 
@@ -142,16 +144,6 @@ def _cancelled(state: State, event: msg.Cancelled, now: float, actions: Actions)
     ask.give_up_at = now + CANCEL_SECONDS
     if model.worker is not None:
         actions.append(msg.CancelAnswer(ask.name, model.name, model.worker))
-
-
-def _preload(state: State, event: msg.Preload, now: float, actions: Actions) -> None:
-    if _why_not(state, event.model, queue=False) is not None:
-        return
-    model = _model(state, event.model, now)
-    model.facts.preloaded = now
-    model.facts.unloaded = model.facts.lost = False
-    model.retry_at = now
-    _settle(state, model, now, actions)
 
 
 def _unload(state: State, event: msg.Unload, now: float, actions: Actions) -> None:
@@ -205,14 +197,14 @@ def _stay(state: State, _event: msg.Stay, now: float, _actions: Actions) -> None
 _STOPPING: Final = ("service-stopping", "The service is stopping.", "Try again: the socket starts it anew.")
 
 
-def _why_not(state: State, model: str, *, queue: bool = True) -> tuple[str, str, str] | None:
+def _why_not(state: State, model: str) -> tuple[str, str, str] | None:
     """Why a new ask for ``model`` cannot be taken, as a problem, or None."""
     if state.draining is not None:
         return _STOPPING
     if model not in state.plans:
         known = ", ".join(sorted(state.plans)[:8]) or "none"
         return "model-unknown", f"There is no model named {model}.", f"Registered models: {known}."
-    if queue and sum(ask.stage is Stage.WAITING for ask in state.asks.values()) >= state.limits.max_queue:
+    if sum(ask.stage is Stage.WAITING for ask in state.asks.values()) >= state.limits.max_queue:
         return "queue-full", f"{state.limits.max_queue} asks are waiting already.", "Try again in a few seconds."
     return None
 
@@ -371,7 +363,6 @@ _HANDLERS: Final[dict[type[msg.Event], _Handler]] = {
     msg.Asked: _asked,
     msg.Finished: _finished,
     msg.Cancelled: _cancelled,
-    msg.Preload: _preload,
     msg.Unload: _unload,
     msg.Parked: _report,
     msg.Loaded: _report,

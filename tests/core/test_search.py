@@ -86,10 +86,10 @@ def feed(world: World, event: m.Event) -> None:
         assert deadline > world.now, "a tick must deal with its cause"
 
 
-def finish(world: World, ask: str) -> None:
+def finish(world: World, ask: str, *, hold: bool = False) -> None:
     del world.answering[ask]
     world.ends[ask] = world.ends.get(ask, 0) + 1
-    feed(world, m.Finished(ask))
+    feed(world, m.Finished(ask, hold))
 
 
 def gone(world: World, worker: int) -> None:
@@ -137,6 +137,7 @@ def moves(world: World, models: list[str], max_asks: int, plans: dict[str, m.Eve
             yield f"cancel {name}", lambda w, name=name: feed(w, m.Cancelled(name))
     for name in world.answering:
         yield f"finish {name}", lambda w, name=name: finish(w, name)
+        yield f"hold {name}", lambda w, name=name: finish(w, name, hold=True)
     for worker, news in world.pending.items():
         yield f"gone {worker}", lambda w, worker=worker: gone(w, worker)
         if news is not None:
@@ -205,7 +206,6 @@ def test_one_model_every_interleaving(policy):
     other = Parameters("dummy-swap" if policy != "dummy-swap" else "hibernate", "dummy-swap", idle=1.0)
     events = {
         "unload": m.Unload("a"),
-        "preload": m.Preload("a"),
         "shutdown": m.Shutdown(3.0),
         "changed": m.Configured({"a": m.Plan(other, "v2")}, limits),
         "removed": m.Configured({}, limits),

@@ -197,10 +197,10 @@ def test_unload_waits_for_the_answer_and_holds_until_the_next_ask():
 
 def test_preload_makes_ready_and_dynamic_keeps_it_for_the_next_ask():
     story = Story("dynamic")
-    assert story.do(m.Preload("a")) == [m.StartLoad("a", 1)]
-    assert story.do(m.Loaded("a", 1)) == []
-    story.do(m.Asked("1", "a"), at=1000.0)
-    assert story.do(m.Finished("1")) == [m.Stop("a", 1)]
+    story.hot()
+    assert story.do(m.Finished("1", hold=True)) == []
+    story.do(m.Asked("2", "a"), at=1000.0)
+    assert story.do(m.Finished("2")) == [m.Stop("a", 1)]
 
 
 def test_unknown_models_and_full_queues_are_refused():

@@ -1,0 +1,83 @@
+"""Reading requests: bodies within bounds, JSON into types, and noticing that the client is gone.
+
+Owns the limits on what a client may send and the sentences for what it sent wrong, which name the field and never
+repeat its value. Must not know what a request means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+
+from neuroshell_orch.errors import OrchError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from starlette.requests import Request
+
+MAX_BODY: Final = 256 << 20
+"""Bytes. Tensors are large; a prompt is not, and is bounded by the model's context."""
+
+T = TypeVar("T")
+
+
+async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """The body. Raises OrchError when it is longer than ``limit`` bytes."""
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise OrchError("bad-request", f"The body is longer than {limit >> 20} MiB.", "Send less at once.")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def read_json(request: Request, kind: type[T], limit: int = MAX_BODY) -> T:
+    """The body as ``kind``. Raises OrchError that names the field which does not fit."""
+    return parse_json(await read_body(request, limit), kind)
+
+
+def parse_json(body: bytes | memoryview, kind: type[T]) -> T:
+    """JSON text as ``kind``. Raises OrchError."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise OrchError("bad-request", f"The request does not fit: {error}.", "") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = "it nests too deeply" if isinstance(error, RecursionError) else _without_content(error)
+        raise OrchError("bad-request", f"The body is not valid JSON: {reason}.", "") from None
+
+
+def _without_content(error: Exception) -> str:
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+
+
+class ClientGone(Exception):  # noqa: N818 - it names what happened; nobody is left who could be told
+    """The client closed its connection before it had its answer."""
+
+
+async def while_connected(request: Request, work: Coroutine[None, None, T]) -> T:
+    """The result of ``work``, which is cancelled when the client goes away. Raises ClientGone then.
+
+    The body must have been read before.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGone
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,172 @@
+"""The engine: the one task that owns all state. Events go into its inbox, actions come out and are performed.
+
+Owns the inbox, the clock, the waiting askers and the history of transitions. Decides nothing (``core.step`` does) and
+does nothing to a worker (the pool does). Everything here runs on one event loop, so there are no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from neuroshell_orch.api.schema import Transition
+from neuroshell_orch.core import messages as msg
+from neuroshell_orch.core.state import State, next_deadline
+from neuroshell_orch.core.step import step
+from neuroshell_orch.errors import OrchError
+
+if TYPE_CHECKING:
+    from neuroshell_orch.core.lifecycle import Phase
+
+HISTORY: Final = 64
+"""Transitions remembered for each model."""
+
+
+class Engine:
+    """Runs ``core.step``. ``perform`` carries out worker actions; ``changed`` hears of each transition.
+
+    ``pong`` is called for each Ping that went round the inbox, ``leave`` when the core wants to exit.
+    """
+
+    def __init__(
+        self,
+        perform: Callable[[msg.WorkerAction], None],
+        *,
+        changed: Callable[[msg.Changed], None],
+        pong: Callable[[], None],
+        leave: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.state = State(started=clock())
+        self.history: dict[str, deque[Transition]] = {}
+        self._perform = perform
+        self._changed = changed
+        self._pong = pong
+        self._leave = leave
+        self._clock = clock
+        self._inbox: asyncio.Queue[msg.Event] = asyncio.Queue()
+        self._waiting: dict[str, asyncio.Future[int]] = {}
+        self._cancels: dict[str, Callable[[], None]] = {}
+        self._watchers: set[asyncio.Event] = set()
+        self._names = itertools.count(1)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was posted has been dealt with."""
+        return self._inbox.empty()
+
+    def post(self, event: msg.Event) -> None:
+        """Put ``event`` into the inbox."""
+        self._inbox.put_nowait(event)
+
+    async def run(self) -> None:
+        """Take events until cancelled."""
+        while True:
+            event = await self._next()
+            for action in step(self.state, event, self._clock()):
+                self._do(action)
+
+    async def _next(self) -> msg.Event:
+        deadline = next_deadline(self.state)
+        if deadline is None:
+            return await self._inbox.get()
+        if not self._inbox.empty():
+            return self._inbox.get_nowait()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - self._clock())):
+                return await self._inbox.get()
+        except TimeoutError:
+            return msg.Tick()
+
+    def _do(self, action: msg.Action) -> None:
+        match action:
+            case msg.WorkerAction():
+                self._perform(action)
+            case msg.Dispatch():
+                self._answer(action.ask, action.worker)
+            case msg.Refuse():
+                self._answer(action.ask, OrchError(action.problem, action.message, action.hint))
+            case msg.CancelAnswer():
+                if (cancel := self._cancels.get(action.ask)) is not None:
+                    cancel()
+            case msg.Changed():
+                self._remember(action)
+                self._changed(action)
+            case msg.Pong():
+                self._pong()
+            case msg.Exit():
+                self._leave(action.reason)
+
+    # ---- asks ----
+
+    async def ask(self, model: str) -> tuple[str, int]:
+        """Wait for a turn with ``model``: the ask's name and the number of the worker that will answer.
+
+        Whoever got it must end it with ``finished``. Raises OrchError when refused. Giving up waiting withdraws it.
+        """
+        name = f"ask-{next(self._names)}"
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting[name] = turn
+        self.post(msg.Asked(name, model))
+        try:
+            return name, await turn
+        except asyncio.CancelledError:
+            dispatched = turn.done() and not turn.cancelled() and turn.exception() is None
+            self.post(msg.Finished(name) if dispatched else msg.Cancelled(name))
+            raise
+
+    def _answer(self, name: str, outcome: int | OrchError) -> None:
+        turn = self._waiting.pop(name)
+        if turn.done():  # its asker left while this was decided
+            if isinstance(outcome, int):
+                self.post(msg.Finished(name))
+        elif isinstance(outcome, int):
+            turn.set_result(outcome)
+        else:
+            turn.set_exception(outcome)
+
+    def cancel(self, name: str, stop: Callable[[], None]) -> None:
+        """The client of a dispatched ask is gone; ``stop`` tells its worker. It still ends with ``finished``."""
+        self._cancels[name] = stop
+        self.post(msg.Cancelled(name))
+
+    def finished(self, name: str, *, hold: bool = False) -> None:
+        """A dispatched ask is over; with ``hold`` it was there only to make the model ready."""
+        self._cancels.pop(name, None)
+        self.post(msg.Finished(name, hold))
+
+    # ---- what others may see ----
+
+    def phase(self, model: str) -> Phase | None:
+        """The phase of ``model``, or None while nobody has touched it."""
+        record = self.state.models.get(model)
+        return None if record is None else record.phase
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        """Wait until ``fact`` is true; it is looked at again after each transition."""
+        watcher = asyncio.Event()
+        self._watchers.add(watcher)
+        try:
+            while not fact():
+                await watcher.wait()
+                watcher.clear()
+        finally:
+            self._watchers.discard(watcher)
+
+    def wall(self, instant: float) -> float:
+        """``instant`` of the engine's clock in Unix seconds."""
+        return time.time() + (instant - self._clock())
+
+    def now(self) -> float:
+        """The engine's clock."""
+        return self._clock()
+
+    def _remember(self, change: msg.Changed) -> None:
+        past = self.history.setdefault(change.model, deque(maxlen=HISTORY))
+        past.append(Transition(time.time(), change.before, change.after, change.reason))
+        for watcher in self._watchers:
+            watcher.set()

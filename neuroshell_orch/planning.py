@@ -1,0 +1,79 @@
+"""From configuration to what the engine and the workers need to know.
+
+Owns the translation of settings into plans, limits and load orders, so that the core never sees a configuration file
+and the configuration never sees the core. Decides nothing and touches nothing but the size of this machine's memory.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from neuroshell_orch.config.values import UNLIMITED, Percent
+from neuroshell_orch.core.messages import Limits, Plan
+from neuroshell_orch.core.modes import Parameters
+from neuroshell_orch.workers.protocol import Load
+
+if TYPE_CHECKING:
+    from neuroshell_orch.config.load import Configuration
+    from neuroshell_orch.config.schema import ModelSettings, ModeSettings
+
+
+class Order(msgspec.Struct, frozen=True):
+    """How one model is loaded: the frame for its worker, and the most memory (bytes) that worker may use."""
+
+    load: Load
+    memory_max: int | None
+
+
+def parameters_of(mode: ModeSettings) -> Parameters:
+    """A mode as its policy sees it."""
+    return Parameters(mode.name, mode.policy, mode.idle_sec, mode.forget_sec, mode.standby)
+
+
+def order_of(configuration: Configuration, name: str) -> Order:
+    """How ``name`` is loaded. Raises KeyError when it is not registered."""
+    model = configuration.models[name]
+    load = Load(
+        model=name,
+        runtime=model.runtime,
+        path=os.path.expanduser(model.path),  # noqa: PTH111 - Path.expanduser raises where there is no home
+        threads=model.threads,
+        context_length=model.context_length,
+    )
+    wanted = model.memory_max if model.memory_max is not None else configuration.settings.worker_memory_max
+    return Order(load, _bytes(wanted))
+
+
+def plans_of(configuration: Configuration) -> dict[str, Plan]:
+    """A plan for each registered model.
+
+    Loaded at start, where the mode is persistent, are the default model and each model that was given that mode by
+    name; all others would stay once they were asked, but a folder full of models must not fill the memory at login.
+    """
+    settings = configuration.settings
+    plans: dict[str, Plan] = {}
+    for name, model in configuration.models.items():
+        mode = configuration.mode_of(name)
+        timeout = model.load_timeout_sec if model.load_timeout_sec is not None else settings.load_timeout_sec
+        eager = mode.policy == "persistent" and (bool(model.mode) or name == settings.default_model)
+        plans[name] = Plan(parameters_of(mode), _artefact(model), timeout, eager=eager)
+    return plans
+
+
+def limits_of(configuration: Configuration) -> Limits:
+    """The daemon's bounds."""
+    return Limits(configuration.settings.max_queue, configuration.settings.idle_exit_sec)
+
+
+def _artefact(model: ModelSettings) -> str:
+    """What must be loaded anew when it changes."""
+    return f"{model.runtime} {model.digest} {model.threads} {model.context_length} {model.path}"
+
+
+def _bytes(size: int | Percent) -> int | None:
+    if isinstance(size, Percent):
+        return size.of(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return None if size >= UNLIMITED else size

@@ -1,0 +1,186 @@
+"""All workers of this daemon: carries out what the engine decided, and reports what came of it.
+
+Owns the live ``Worker`` of each number, the task that each action runs in, and the measurement of memory around an
+unload. Reports every end exactly once. Must not decide anything: what it is told may be senseless, and still it does
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from neuroshell_orch.api.schema import Freed, Memory
+from neuroshell_orch.core import messages as msg
+from neuroshell_orch.errors import OrchError
+from neuroshell_orch.workers.contract import Exit, Launcher, WorkerSpec
+from neuroshell_orch.workers.process import Worker
+from neuroshell_orch.workers.protocol import Loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from neuroshell_orch.planning import Order
+
+GONE_SECONDS: Final = 5.0
+"""A process that is not gone this long after it was killed is worth a warning."""
+
+
+class Pool:
+    """Workers by number. ``post`` takes reports, ``order`` says how a model is loaded, ``freed`` hears measurements."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        post: Callable[[msg.Event], None],
+        order: Callable[[str], Order],
+        freed: Callable[[str, Freed], None],
+    ) -> None:
+        self.launcher = launcher
+        self._post = post
+        self._order = order
+        self._freed = freed
+        self._workers: dict[int, Worker] = {}
+        self._loaded: dict[int, Loaded] = {}
+        self._started: dict[int, asyncio.Future[Worker | None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def worker(self, number: int) -> Worker:
+        """The live worker with this number. Raises OrchError when it is gone already."""
+        try:
+            return self._workers[number]
+        except KeyError:
+            message = "The model's worker ended before it could answer."
+            raise OrchError("worker-died", message, "Ask again.") from None
+
+    def find(self, number: int | None) -> Worker | None:
+        """The live worker with this number, if there is one."""
+        return None if number is None else self._workers.get(number)
+
+    def loaded(self, number: int | None) -> Loaded | None:
+        """What the worker said when its model was loaded."""
+        return None if number is None else self._loaded.get(number)
+
+    def memory(self, number: int | None) -> Memory | None:
+        """What the worker takes right now, from the kernel."""
+        worker = self.find(number)
+        return None if worker is None else worker.memory()
+
+    def perform(self, action: msg.WorkerAction) -> None:
+        """Start doing it; the outcome comes as a report."""
+        match action:
+            case msg.StartStandby() | msg.StartLoad():
+                self._started[action.worker] = asyncio.get_running_loop().create_future()
+                self._spawn(self._start(action))
+            case msg.Load():
+                self._spawn(self._load(action))
+            case msg.Hibernate():
+                self._spawn(self._hibernate(action))
+            case msg.Wake():
+                self._spawn(self._wake(action))
+            case msg.Stop():
+                self._spawn(self._stop(action))
+
+    async def close(self) -> None:
+        """End every worker that is left and wait for all tasks. Only for the end of the daemon."""
+        await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.launcher.close()
+
+    # ---- actions ----
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start(self, action: msg.StartStandby | msg.StartLoad) -> None:
+        number = action.worker
+        try:
+            order = self._order(action.model)
+            spec = WorkerSpec(name=action.model, number=number, memory_max=order.memory_max)
+            worker = await Worker.start(self.launcher, spec)
+        except OrchError as error:
+            self._started.pop(number).set_result(None)
+            self._post(msg.Gone(action.model, number, error.message, error.hint))
+            return
+        self._workers[number] = worker
+        self._started.pop(number).set_result(worker)
+        worker.exited.add_done_callback(lambda done: self._exited(action.model, number, done.result()))
+        if isinstance(action, msg.StartLoad):
+            await self._load(action)
+            return
+        try:
+            await worker.standby(order.load.runtime)
+        except OrchError as error:
+            self._failed(action, error)
+        else:
+            self._post(msg.Parked(action.model, number))
+
+    async def _load(self, action: msg.StartLoad | msg.Load) -> None:
+        worker = await self._ready(action.worker)
+        if worker is None:
+            return
+        try:
+            loaded = await worker.load(self._order(action.model).load)
+        except OrchError as error:
+            self._failed(action, error)
+            return
+        self._loaded[action.worker] = loaded
+        self._post(msg.Loaded(action.model, action.worker, loaded.seconds))
+
+    async def _hibernate(self, action: msg.Hibernate) -> None:
+        worker = await self._ready(action.worker)
+        if worker is None:
+            return
+        before = worker.memory()
+        try:
+            done = await worker.hibernate()
+        except OrchError as error:
+            self._failed(action, error)
+            return
+        self._measured(action.model, before, worker.memory(), done.seconds)
+        self._post(msg.Hibernated(action.model, action.worker))
+
+    async def _wake(self, action: msg.Wake) -> None:
+        worker = await self._ready(action.worker)
+        if worker is None:
+            return
+        try:
+            await worker.wake()
+        except OrchError as error:
+            self._failed(action, error)
+        else:
+            self._post(msg.Woken(action.model, action.worker))
+
+    async def _stop(self, action: msg.Stop) -> None:
+        worker = await self._ready(action.worker)
+        if worker is None:
+            return  # it never came to life, or is gone: that was reported
+        before, began = worker.memory(), time.monotonic()
+        await worker.stop()
+        self._measured(action.model, before, None, time.monotonic() - began)
+
+    # ---- reports ----
+
+    async def _ready(self, number: int) -> Worker | None:
+        """The worker once it has been started; None when that failed or it is gone."""
+        started = self._started.get(number)
+        return await started if started is not None else self._workers.get(number)
+
+    def _measured(self, model: str, before: Memory | None, after: Memory | None, seconds: float) -> None:
+        if before is not None:
+            self._freed(model, Freed(before.pss, after.pss if after is not None else 0, seconds))
+
+    def _failed(self, action: msg.WorkerAction, error: OrchError) -> None:
+        """An operation failed. A worker that died of it reports that by itself, once."""
+        worker = self._workers.get(action.worker)
+        if worker is not None and not worker.exited.done() and error.problem != "worker-died":
+            self._post(msg.Failed(action.model, action.worker, error.problem, error.message, error.hint))
+
+    def _exited(self, model: str, number: int, end: Exit) -> None:
+        del self._workers[number]
+        self._loaded.pop(number, None)
+        self._post(msg.Gone(model, number, f"The worker of {model} {end.sentence}.", end.hint))
