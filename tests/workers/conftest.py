@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
@@ -9,6 +10,7 @@ from neuroshell_orch.workers.launch import ChildLauncher, WorkerSpec
 from neuroshell_orch.workers.process import Worker
 from neuroshell_orch.workers.protocol import ChatMessage, Generate, Load
 from tests.support_fake import fake_environment, fake_model
+from tests.support_manager import UnavailableError, user_manager
 
 
 class World:
@@ -39,6 +41,24 @@ class World:
         return Load("fake", "fake", str(fake_model(self.folder / f"{next(self.numbers)}.json", **knobs)))
 
 
+@pytest.fixture(scope="session")
+def manager_environment(tmp_path_factory):
+    """A private user manager for this session, or a skip that says why there is none."""
+    with ExitStack() as stack:
+        try:
+            environment = stack.enter_context(user_manager(tmp_path_factory.mktemp("manager")))
+        except UnavailableError as why:
+            pytest.skip(f"no systemd user manager: {why}")
+        yield environment
+
+
+@pytest.fixture
+def manager(manager_environment, monkeypatch):
+    for name, value in manager_environment.items():
+        monkeypatch.setenv(name, value)
+    return manager_environment
+
+
 @pytest.fixture
 def world(tmp_path):
     return World(tmp_path, ChildLauncher())
@@ -57,3 +77,10 @@ async def read(answer):
         else:
             done = part
     return text, done
+
+
+async def until(fact):
+    """Wait for a fact about another process."""
+    async with asyncio.timeout(10):
+        while not fact():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)

@@ -13,7 +13,7 @@ import pytest
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.answer import HIGH
 from neuroshell_orch.workers.protocol import Infer, Tensor
-from tests.workers.conftest import ask, read
+from tests.workers.conftest import ask, read, until
 
 pytestmark = pytest.mark.anyio
 
@@ -61,10 +61,10 @@ async def test_a_failed_operation_leaves_the_worker_alive(world):
 @pytest.mark.parametrize(
     ("attempt", "problem"),
     [
-        (lambda worker, world: worker.standby("nonsense"), "unsupported"),
-        (lambda worker, world: worker.hibernate(), "internal"),
-        (lambda worker, world: read(ask(worker)), "internal"),
-        (lambda worker, world: infer(worker), "internal"),
+        (lambda worker, _: worker.standby("nonsense"), "unsupported"),
+        (lambda worker, _: worker.hibernate(), "internal"),
+        (lambda worker, _: read(ask(worker)), "internal"),
+        (lambda worker, _: infer(worker), "internal"),
         (lambda worker, world: worker.load(world.load(load="memory")), "load-failed"),
     ],
     ids=["no such runtime", "hibernate nothing", "ask nothing", "infer nothing", "MemoryError"],
@@ -194,8 +194,7 @@ async def test_an_unread_answer_holds_the_worker_up_and_can_be_dropped(world):
     async with world.loaded(tokens=-1) as worker:
         async with aclosing(ask(worker, "word " * 50)) as answer:
             await anext(answer)
-            while not answer.full:
-                await asyncio.sleep(0.001)
+            await until(lambda: answer.full)
             unread = len(answer._unread)
             # What the socket holds may still come; without the hold-up this would grow by thousands.
             for _ in range(20):

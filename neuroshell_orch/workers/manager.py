@@ -1,0 +1,140 @@
+"""The few words of the user's systemd that a launcher needs, over the session bus.
+
+Owns the connection and the matching of signals to the units that are waited for. Low-level messages on purpose:
+introspection would cost more than the start of a worker. Must not know what a worker is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from dbus_fast import BusType, Message, MessageType, Variant
+from dbus_fast.aio import MessageBus
+
+from neuroshell_orch.errors import OrchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Reply: TypeAlias = Any
+"""What D-Bus returns depends on the call."""
+
+_SYSTEMD: Final = "org.freedesktop.systemd1"
+_MANAGER: Final = "org.freedesktop.systemd1.Manager"
+_PATH: Final = "/org/freedesktop/systemd1"
+_PROPERTIES: Final = "org.freedesktop.DBus.Properties"
+_TIMEOUT: Final = 10.0
+
+
+class BusError(Exception):
+    """An error reply: ``name`` is the D-Bus error's, ``text`` its sentence."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name = name
+        self.text = text
+
+
+class Manager:
+    """A connection to ``systemd --user``."""
+
+    def __init__(self, bus: MessageBus) -> None:
+        self._bus = bus
+        self._jobs: dict[str, Callable[[str], None]] = {}
+        self._changes: dict[str, Callable[[dict[str, Any]], None]] = {}
+        bus.add_message_handler(self._heard)
+
+    @classmethod
+    async def connect(cls) -> Manager:
+        """Connect and subscribe. Raises OrchError ``service-unreachable`` where there is no user manager."""
+        bus = MessageBus(bus_type=BusType.SESSION, negotiate_unix_fd=True)
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                await bus.connect()
+                manager = cls(bus)
+                for kind, member in ((_MANAGER, "JobRemoved"), (_PROPERTIES, "PropertiesChanged")):
+                    rule = f"type='signal',sender='{_SYSTEMD}',interface='{kind}',member='{member}'"
+                    await manager._bus_call("AddMatch", "s", [rule])
+                await manager.call("Subscribe")
+        except (OSError, EOFError, TimeoutError, ValueError, BusError) as error:
+            if bus.connected:
+                bus.disconnect()
+            raise OrchError(
+                "service-unreachable",
+                f"There is no systemd user manager to be reached: {type(error).__name__}: {error}.",
+                "Log in with a systemd session, or let workers be child processes.",
+            ) from error
+        return manager
+
+    @property
+    def connected(self) -> bool:
+        """Whether the bus is still there."""
+        return bool(self._bus.connected)
+
+    async def call(self, member: str, signature: str = "", body: Sequence[Any] = (), fds: Sequence[int] = ()) -> Reply:
+        """Call a method of the manager; its first result. Raises BusError."""
+        message = Message(
+            destination=_SYSTEMD,
+            path=_PATH,
+            interface=_MANAGER,
+            member=member,
+            signature=signature,
+            body=list(body),
+            unix_fds=list(fds),
+        )
+        return await self._reply(message)
+
+    async def properties(self, path: str, interface: str) -> dict[str, Any]:
+        """All properties of one object. Raises BusError."""
+        message = Message(
+            destination=_SYSTEMD, path=path, interface=_PROPERTIES, member="GetAll", signature="s", body=[interface]
+        )
+        values = await self._reply(message)
+        return {name: value.value for name, value in values.items()}
+
+    def watch(self, unit: str, path: str, job: Callable[[str], None], change: Callable[[dict[str, Any]], None]) -> None:
+        """Hear the result of jobs on ``unit`` and the changed properties of ``path``."""
+        self._jobs[unit] = job
+        self._changes[path] = change
+
+    def unwatch(self, unit: str, path: str) -> None:
+        """Hear nothing any more."""
+        self._jobs.pop(unit, None)
+        self._changes.pop(path, None)
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._bus.connected:
+            self._bus.disconnect()
+
+    async def _bus_call(self, member: str, signature: str, body: list[Any]) -> None:
+        await self._reply(
+            Message(
+                destination="org.freedesktop.DBus",
+                path="/org/freedesktop/DBus",
+                interface="org.freedesktop.DBus",
+                member=member,
+                signature=signature,
+                body=body,
+            )
+        )
+
+    async def _reply(self, message: Message) -> Reply:
+        async with asyncio.timeout(_TIMEOUT):
+            reply = await self._bus.call(message)
+        if reply.message_type is MessageType.ERROR:
+            raise BusError(reply.error_name or "", str(reply.body[0]) if reply.body else "")
+        return reply.body[0] if reply.body else None
+
+    def _heard(self, message: Message) -> None:
+        if message.message_type is not MessageType.SIGNAL:
+            return
+        if message.member == "JobRemoved" and message.interface == _MANAGER:
+            _number, _job, unit, result = message.body
+            job = self._jobs.get(unit)
+            if job is not None:
+                job(result)
+        elif message.member == "PropertiesChanged" and message.path in self._changes:
+            values: dict[str, Variant] = message.body[1]
+            self._changes[message.path]({name: value.value for name, value in values.items()})
