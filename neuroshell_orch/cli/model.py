@@ -1,0 +1,153 @@
+"""``nsorch model``: list, show, add, pull, rm, preload, unload.
+
+Owns what is printed and the order of the steps; files are the registry's, formats and downloads their modules', and
+warmth is the daemon's. A daemon that runs is told after every change; one that sleeps is woken only to preload.
+"""
+
+# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from neuroshell_orch.cli import complete
+from neuroshell_orch.cli.root import COMMANDS, new_app
+
+if TYPE_CHECKING:
+    from neuroshell_orch.api.schema import ModelStatus
+    from neuroshell_orch.config.schema import ModelSettings
+
+app = new_app(COMMANDS["model"])
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete.models, help="The model's name.")]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="The name it shall have.")]
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the registered models; the default one is marked."""
+    from neuroshell_orch.cli import local, output
+
+    found = local.configuration()
+    default = found.settings.default_model
+    if as_json:
+        output.print_json([as_data(model, default) for model in found.models.values()])
+        return
+    if not found.models:
+        output.note("No model is registered. The default one: nsorch model pull smollm2-135m")
+        return
+    rows = [
+        ("*" if m.name == default else " ", m.name, m.runtime, m.mode or f"({found.settings.mode})", m.path)
+        for m in found.models.values()
+    ]
+    output.table(("", "NAME", "RUNTIME", "MODE", "PATH"), rows)
+
+
+@app.command()
+def show(name: Name, as_json: Json = False) -> None:
+    """Show one model's settings and the file they come from."""
+    from neuroshell_orch.cli import local, output
+    from neuroshell_orch.config.schema import SECTIONS, show_value
+    from neuroshell_orch.models import registry
+
+    model = registry.get(name)
+    if as_json:
+        output.print_json(as_data(model, local.configuration().settings.default_model))
+        return
+    values = [(field.key, show_value(field, getattr(model, field.field))) for field in SECTIONS["Model"].values()]
+    output.pairs([("Name", model.name), *((key, value) for key, value in values if value), ("File", model.source)])
+
+
+@app.command()
+def rm(
+    name: Name,
+    keep_files: Annotated[bool, typer.Option("--keep-files", help="Leave the files that nsorch made for it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Forget a model and delete what nsorch made for it. Files of your own are never touched."""
+    from neuroshell_orch.cli import output, wire
+    from neuroshell_orch.models import registry
+
+    removed = registry.remove(name, delete_files=not keep_files)
+    told()
+    if as_json:
+        output.print_json(wire.plain(removed))
+        return
+    freed = f", {output.size(removed.freed)} freed" if removed.freed else ""
+    output.say(f"{name} is removed{freed}.")
+    if removed.kept:
+        output.say(f"{removed.kept} stays: {removed.reason}.")
+
+
+@app.command()
+def preload(name: Name, as_json: Json = False) -> None:
+    """Make a model hot now and wait for it."""
+    from neuroshell_orch.cli.answer import Waiting
+    from neuroshell_orch.client import Client, quoted
+
+    with Waiting(f"loading {name}"):
+        found = Client().call("POST", f"/orch/models/{quoted(name)}/preload", timeout=None)
+    _tell(found, as_json)
+
+
+@app.command()
+def unload(name: Name, as_json: Json = False) -> None:
+    """Give a model's memory back now, once nobody uses it."""
+    from neuroshell_orch.cli import local, wire
+    from neuroshell_orch.cli.answer import Waiting
+    from neuroshell_orch.client import quoted
+    from neuroshell_orch.models import registry
+
+    client = local.running()
+    if client is None:
+        registry.get(name)
+        found: object = wire.plain(next(model for model in local.status().models if model.name == name))
+    else:
+        with Waiting(f"waiting until {name} is unloaded"):
+            found = client.call("POST", f"/orch/models/{quoted(name)}/unload", timeout=None)
+    _tell(found, as_json)
+
+
+def _tell(found: object, as_json: bool) -> None:
+    from neuroshell_orch.api.schema import ModelStatus
+    from neuroshell_orch.cli import output, wire
+
+    if as_json:
+        output.print_json(found)
+        return
+    output.say(sentence(wire.convert(found, ModelStatus)))
+
+
+def sentence(model: ModelStatus) -> str:
+    """How a model is now."""
+    from neuroshell_orch.cli.output import harmless, size
+
+    memory = f", {size(model.memory.pss)}" if model.memory else ""
+    freed = model.freed
+    given = f"; freed {size(freed.before - freed.after)} of {size(freed.before)}" if freed and not memory else ""
+    return harmless(f"{model.name} is {model.phase}{memory}: {model.reason}{given}")
+
+
+def told() -> None:
+    """Let a running daemon read the configuration again; one that sleeps will do so by itself."""
+    from neuroshell_orch.cli import local, output
+    from neuroshell_orch.errors import OrchError
+
+    client = local.running()
+    if client is None:
+        return
+    try:
+        client.call("POST", "/orch/reload")
+    except OrchError as error:  # the change itself is done and stays
+        output.note(f"nsorch: the running service did not take it over: {error.message}")
+
+
+def as_data(model: ModelSettings, default: str) -> dict[str, object]:
+    """A model as ``--json`` prints it."""
+    from neuroshell_orch.config.schema import SECTIONS, show_value
+
+    values = {field.field: show_value(field, getattr(model, field.field)) for field in SECTIONS["Model"].values()}
+    return {"name": model.name, "default": model.name == default} | values | {"file": model.source}

@@ -1,0 +1,65 @@
+"""``nsorch ps``: every model in one table.
+
+Owns the columns. While the daemon sleeps the answer is that everything is cold, and it sleeps on.
+"""
+
+# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from neuroshell_orch.cli.root import new_app
+
+if TYPE_CHECKING:
+    from neuroshell_orch.api.schema import ModelStatus
+
+HEAD = ("NAME", "MODE", "WARMTH", "SINCE", "PID", "MEMORY", "NEXT", "REASON")
+
+app = new_app()
+
+
+@app.command()
+def ps(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show every model: how warm it is, since when, its memory (PSS), what comes next, and why."""
+    from neuroshell_orch.api.schema import Status
+    from neuroshell_orch.cli import local, output, wire
+
+    client = local.running()
+    status = wire.get(client, "/orch/status", Status) if client else local.status()
+    if as_json:
+        output.print_json(wire.plain(status.models))
+        return
+    if not status.models:
+        output.note("No model is registered. The default one: nsorch model pull smollm2-135m")
+        return
+    output.table(HEAD, [row(model) for model in status.models])
+
+
+def row(model: ModelStatus) -> list[str]:
+    """One line of the table."""
+    from neuroshell_orch.cli import output
+
+    return [
+        model.name,
+        model.mode,
+        model.phase,
+        output.ago(model.since),
+        str(model.pid or ""),
+        output.size(model.memory.pss) if model.memory else "",
+        upcoming(model),
+        model.reason,
+    ]
+
+
+def upcoming(model: ModelStatus) -> str:
+    """What the mode will do, and when."""
+    from neuroshell_orch.cli.output import span
+
+    if model.next_at is None or model.next_warmth is None:
+        return ""
+    left = model.next_at - time.time()
+    return f"{model.next_warmth} in {span(left)}" if left >= 1 else f"{model.next_warmth} now"

@@ -1,0 +1,41 @@
+"""``nsorch why MODEL``: the reason for a model's warmth, and how it came to it.
+
+Owns how the story is told. While the daemon sleeps there is none to tell, and it sleeps on.
+"""
+
+# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from neuroshell_orch.cli import complete
+from neuroshell_orch.cli.root import new_app
+
+app = new_app()
+
+
+@app.command()
+def why(
+    model: Annotated[str, typer.Argument(help="The model's name.", autocompletion=complete.models)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say why a model is as warm as it is, how it came to it, and what comes next."""
+    from neuroshell_orch.api.schema import Why
+    from neuroshell_orch.cli import local, output, wire
+    from neuroshell_orch.client import quoted
+
+    client = local.running()
+    found = wire.get(client, f"/orch/models/{quoted(model)}/why", Why) if client else local.why(model)
+    if as_json:
+        output.print_json(wire.plain(found))
+        return
+    output.say(f"{found.model} is {found.warmth}: {output.harmless(found.reason)}")
+    if found.outlook:
+        output.say(output.harmless(found.outlook))
+    for step in found.transitions:
+        clock = time.strftime("%H:%M:%S", time.localtime(step.at))
+        output.say(f"  {clock}  {step.before} → {step.after}  {output.harmless(step.reason)}")

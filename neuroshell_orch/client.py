@@ -1,0 +1,244 @@
+"""HTTP over the daemon's unix socket, for our own command line and for anybody's Python.
+
+Owns how the socket is found, how a failure to reach it is told, how the error shapes of ``/orch``, ``/v1`` and
+``/v2`` become one ``OrchError``, and how a streamed answer is read. Must not know what is asked or how it is shown.
+It stands on the way to the first token: at import it needs nothing but ``socket``, and ``connect`` may be called
+before anything else is imported, so that systemd starts the daemon while this process is still loading.
+"""
+
+# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
+
+from neuroshell_orch.errors import PROBLEMS, OrchError
+
+if TYPE_CHECKING:
+    import http.client
+    from collections.abc import Callable, Generator
+
+Json: TypeAlias = Any
+"""Decoded JSON, before somebody checks it."""
+
+CONTROL_SECONDS: Final = 30.0
+"""How long a status or control request may take before the daemon counts as hung."""
+
+LOOK: Final = "Look at it with: systemctl --user status nsorch.service; journalctl --user -u nsorch.service"
+
+
+def runtime_dir() -> Path:
+    """Where the socket and the lock of the running daemon lie."""
+    from neuroshell_orch.config import paths
+
+    return paths.runtime_dir()
+
+
+def socket_path() -> Path:
+    """The daemon's socket: ``$NSORCH_SOCKET``, else the one that systemd listens on for this user."""
+    named = os.environ.get("NSORCH_SOCKET")
+    return Path(named) if named else runtime_dir() / "api.sock"
+
+
+def connect(path: Path | None = None) -> socket.socket:
+    """A connection to the daemon; systemd starts it if it sleeps. Raises OrchError where there is none."""
+    path = path or socket_path()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(str(path))
+    except OSError as error:
+        sock.close()
+        _unreachable(path, error)
+    return sock
+
+
+def _unreachable(path: Path, error: OSError) -> NoReturn:
+    doctor = "`nsorch doctor` says what is missing."
+    if isinstance(error, PermissionError):
+        message = f"Not allowed to connect to {path}: it belongs to another user, or a sandbox hides it."
+        raise OrchError("not-allowed", message, "Run nsorch as the user whose service it is.") from error
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        message = f"No service listens: there is no socket {path}."
+    elif isinstance(error, ConnectionRefusedError):
+        message = f"No service listens on {path}: the socket is there, but nobody holds it."
+    else:
+        message = f"Cannot connect to {path}: {error.strerror or error}."
+    raise OrchError("service-unreachable", message, doctor) from error
+
+
+def daemon_pid(folder: Path | None = None) -> int | None:
+    """The running daemon's pid, or None while it sleeps. Asking does not wake it."""
+    try:
+        lock = os.open((folder or runtime_dir()) / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.read(lock, 32).split()
+        return int(text[0]) if text and text[0].isdigit() else 0
+    finally:
+        os.close(lock)
+    return None
+
+
+class Client:
+    """Requests to one daemon, each on its own connection.
+
+    ``open_socket`` makes a connection; ``ready`` is one that was made early and is used first.
+    """
+
+    def __init__(
+        self, open_socket: Callable[[], socket.socket] | None = None, ready: socket.socket | None = None
+    ) -> None:
+        self._open = open_socket or connect
+        self._ready = ready
+
+    def reach(self) -> None:
+        """Make sure that somebody listens; the connection is kept for the first request. Raises OrchError."""
+        self._ready = self._ready or self._open()
+
+    def close(self) -> None:
+        """Drop a connection that was made early and not used."""
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
+
+    def call(self, method: str, path: str, body: object = None, timeout: float | None = CONTROL_SECONDS) -> Json:
+        """The JSON answer to one request; ``timeout`` None waits as long as it takes."""
+        import json
+
+        connection, response = self._send(method, path, body, timeout)
+        try:
+            payload = response.read()
+        except (TimeoutError, OSError, *_http_errors()) as error:
+            _broken(error, timeout)
+        finally:
+            response.close()
+            connection.close()
+        if response.status >= 400:
+            raise error_from(response.status, payload)
+        try:
+            return json.loads(payload) if payload else None
+        except ValueError as error:
+            message = f"The service answered {method} {path} with something that is not JSON."
+            raise OrchError("internal", message, LOOK) from error
+
+    def events(self, path: str, body: object) -> Generator[Json, None, None]:
+        """The JSON events of one streamed answer, as they arrive. Closing the generator cancels the answer."""
+        import json
+
+        connection, response = self._send("POST", path, body, None)
+        try:
+            if response.status >= 400:
+                raise error_from(response.status, response.read())
+            for data in _server_sent(response):
+                if data == b"[DONE]":
+                    return
+                event = json.loads(data)
+                if isinstance(event, dict) and "error" in event:
+                    raise error_from(500, data)
+                yield event
+            _broken(None, None)
+        except (OSError, ValueError, *_http_errors()) as error:
+            _broken(error, None)
+        finally:
+            response.close()
+            connection.close()
+
+    def _send(
+        self, method: str, path: str, body: object, timeout: float | None
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        import json
+
+        headers = {"Connection": "close", "Accept": "*/*"}
+        payload = None
+        if body is not None:
+            payload = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+            headers["Content-Type"] = "application/json"
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            # It may have waited for a long time, for somebody's standard input, and have been closed meanwhile.
+            with suppress(ConnectionError):
+                return _exchange(ready, method, path, payload, headers, timeout)
+        try:
+            return _exchange(self._open(), method, path, payload, headers, timeout)
+        except (OSError, *_http_errors()) as error:
+            _broken(error, timeout)
+
+
+def _exchange(
+    sock: socket.socket, method: str, path: str, payload: bytes | None, headers: dict[str, str], timeout: float | None
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    import http.client
+
+    sock.settimeout(timeout)
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = sock
+    try:
+        with suppress(BrokenPipeError):  # an answer that came before the whole body was read still counts
+            connection.request(method, path, body=payload, headers=headers)
+        return connection, connection.getresponse()
+    except BaseException:
+        connection.close()
+        raise
+
+
+def quoted(name: str) -> str:
+    """``name`` as one part of a URL's path."""
+    from urllib.parse import quote
+
+    return quote(name, safe="")
+
+
+def _http_errors() -> tuple[type[Exception]]:
+    import http.client
+
+    return (http.client.HTTPException,)
+
+
+def _broken(error: Exception | None, timeout: float | None) -> NoReturn:
+    if isinstance(error, TimeoutError):
+        message = f"The service took the connection but did not answer within {timeout:.0f} s."
+        raise OrchError("service-unreachable", message, LOOK) from error
+    message = "The service ended the connection in the middle of the answer."
+    raise OrchError("service-unreachable", message, f"Ask again. {LOOK}") from error
+
+
+def _server_sent(response: http.client.HTTPResponse) -> Generator[bytes, None, None]:
+    """The data of each server-sent event."""
+    held, data = b"", []
+    while chunk := response.read1(65536):
+        *lines, held = (held + chunk).split(b"\n")
+        for raw in lines:
+            line = raw.rstrip(b"\r")
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+            elif not line and data:
+                yield b"\n".join(data)
+                data = []
+
+
+def error_from(status: int, payload: bytes) -> OrchError:
+    """The error in an answer's body, whichever of our three shapes it has."""
+    import json
+
+    try:
+        body = json.loads(payload)
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        inner = body["error"]
+        problem, message, hint = inner.get("code"), inner.get("message"), inner.get("hint")
+    elif isinstance(body, dict):
+        problem, message, hint = body.get("problem"), body.get("message") or body.get("error"), body.get("hint")
+    else:
+        problem = message = hint = None
+    if problem not in PROBLEMS:
+        problem = {400: "bad-request", 403: "not-allowed", 404: "not-found", 429: "queue-full"}.get(status, "internal")
+    return OrchError(problem, str(message or f"The service answered with status {status}."), str(hint or ""))
