@@ -62,7 +62,8 @@ class GraphBuilder:
         if not self.all_logits:
             # Only the last position is ever sampled: a long prompt would spend a fifth of its time on the others.
             normed = self._node("Gather", [normed, self._constant("last", [-1])], ["last_hidden"], axis=1)
-        self._matmul(self.matrices.output_name, normed, "logits")
+        self.matrices.output(normed, "logits")
+        self.nodes += self.matrices.take_nodes()
         self._output("logits", ["batch", "sequence" if self.all_logits else 1, model.vocabulary])
         return self._finish()
 
@@ -95,11 +96,13 @@ class GraphBuilder:
     def _attention(self, layer: int, normed: str) -> str:
         model, prefix = self.model, f"blk.{layer}.attn"
         if model.head_norm:
-            query = self._head_norm(f"{prefix}_q", self._matmul(f"{prefix}_q", normed, f"q.{layer}"), model.query_size)
-            key = self._head_norm(f"{prefix}_k", self._matmul(f"{prefix}_k", normed, f"k.{layer}"), model.kv_size)
-            value = self._matmul(f"{prefix}_v", normed, f"v.{layer}")
+            query, key, value = f"q.{layer}", f"k.{layer}", f"v.{layer}"
+            self._multiply({f"{prefix}_q": query, f"{prefix}_k": key, f"{prefix}_v": value}, normed)
+            query = self._head_norm(f"{prefix}_q", query, model.query_size)
+            key = self._head_norm(f"{prefix}_k", key, model.kv_size)
         else:
-            query, key, value = self._matmul(f"{prefix}_qkv", normed, f"qkv.{layer}"), "", ""
+            query, key, value = f"qkv.{layer}", "", ""
+            self._multiply({f"{prefix}_qkv": query}, normed)
         cache: list[str] = []
         for kind in ("key", "value"):
             shape: list[str | int] = ["batch", model.kv_heads, "past", model.head_size]
@@ -116,7 +119,8 @@ class GraphBuilder:
             rotary_interleaved=0,
             scale=float(model.head_size) ** -0.5,
         )
-        return self._matmul(f"{prefix}_output", f"attention.{layer}", f"attended.{layer}")
+        self._multiply({f"{prefix}_output": f"attended.{layer}"}, f"attention.{layer}")
+        return f"attended.{layer}"
 
     def _head_norm(self, name: str, value: str, size: int) -> str:
         head = self.model.head_size
@@ -133,11 +137,12 @@ class GraphBuilder:
         return self._node("Reshape", [f"{value}.normed", flat], [f"{value}.joined"])
 
     def _feed_forward(self, layer: int, normed: str) -> str:
-        gate = self._matmul(f"blk.{layer}.ffn_gate", normed, f"gate.{layer}")
-        up = self._matmul(f"blk.{layer}.ffn_up", normed, f"up.{layer}")
+        gate, up = f"gate.{layer}", f"up.{layer}"
+        self._multiply({f"blk.{layer}.ffn_gate": gate, f"blk.{layer}.ffn_up": up}, normed)
         self._node("QuickGelu", [gate], [f"silu.{layer}"], domain=MICROSOFT, alpha=1.0)
         self._node("Mul", [f"silu.{layer}", up], [f"gated.{layer}"])
-        return self._matmul(f"blk.{layer}.ffn_down", f"gated.{layer}", f"fed.{layer}")
+        self._multiply({f"blk.{layer}.ffn_down": f"fed.{layer}"}, f"gated.{layer}")
+        return f"fed.{layer}"
 
     def _skip_norm(self, name: str, hidden: str, addend: str, weight: str) -> tuple[str, str]:
         self._node(
@@ -151,10 +156,9 @@ class GraphBuilder:
 
     # ---- pieces ----------------------------------------------------------------------------------------------
 
-    def _matmul(self, weight: str, value: str, result: str) -> str:
-        self.matrices.multiply(weight, value, result)
+    def _multiply(self, products: dict[str, str], value: str) -> None:
+        self.matrices.multiply(products, value)
         self.nodes += self.matrices.take_nodes()
-        return result
 
     def _vector(self, name: str) -> str:
         return self.matrices.data.add(name, self.matrices.vector(name))
