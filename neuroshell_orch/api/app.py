@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from neuroshell_orch.api import oip, openai, orch
@@ -37,6 +38,7 @@ def build(service: Service) -> Starlette:
             OrchError: on_orch_error,
             HTTPException: on_http_error,
             ClientGone: _on_client_gone,
+            ClientDisconnect: _on_client_gone,
             Exception: on_crash,
         },
     )

@@ -62,6 +62,8 @@ class Server:
 
     def pause(self) -> None:
         """Accept nothing from this instant on; what is connected is served."""
+        if not self._accepting:
+            return
         self._accepting = False
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
