@@ -71,17 +71,22 @@ def _unreachable(path: Path, error: OSError) -> NoReturn:
     raise OrchError("service-unreachable", message, doctor) from error
 
 
-def daemon_pid(folder: Path | None = None) -> int | None:
+def daemon_pid() -> int | None:
     """The running daemon's pid, or None while it sleeps. Asking does not wake it."""
     try:
-        lock = os.open((folder or runtime_dir()) / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(runtime_dir() / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
+    text = b""
     try:
+        text = os.read(lock, 32).strip()
+        # Only where the last holder may still live is the lock itself tried: trying it while a daemon starts, which
+        # has no pid in there yet, could make that daemon believe that there is another one.
+        if not text.isdigit() or not Path(f"/proc/{int(text)}").exists():
+            return None
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = os.read(lock, 32).split()
-        return int(text[0]) if text and text[0].isdigit() else 0
+        return int(text)
     finally:
         os.close(lock)
     return None
@@ -90,14 +95,19 @@ def daemon_pid(folder: Path | None = None) -> int | None:
 class Client:
     """Requests to one daemon, each on its own connection.
 
-    ``open_socket`` makes a connection; ``ready`` is one that was made early and is used first.
+    ``open_socket`` makes a connection; ``ready`` is one that was made early and is used first; ``look`` says where to
+    look when the daemon itself fails.
     """
 
     def __init__(
-        self, open_socket: Callable[[], socket.socket] | None = None, ready: socket.socket | None = None
+        self,
+        open_socket: Callable[[], socket.socket] | None = None,
+        ready: socket.socket | None = None,
+        look: str = LOOK,
     ) -> None:
         self._open = open_socket or connect
         self._ready = ready
+        self._look = look
 
     def reach(self) -> None:
         """Make sure that somebody listens; the connection is kept for the first request. Raises OrchError."""
@@ -117,7 +127,7 @@ class Client:
         try:
             payload = response.read()
         except (TimeoutError, OSError, *_http_errors()) as error:
-            _broken(error, timeout)
+            self._broken(error, timeout)
         finally:
             response.close()
             connection.close()
@@ -127,7 +137,7 @@ class Client:
             return json.loads(payload) if payload else None
         except ValueError as error:
             message = f"The service answered {method} {path} with something that is not JSON."
-            raise OrchError("internal", message, LOOK) from error
+            raise OrchError("internal", message, self._look) from error
 
     def events(self, path: str, body: object) -> Generator[Json, None, None]:
         """The JSON events of one streamed answer, as they arrive. Closing the generator cancels the answer."""
@@ -144,9 +154,9 @@ class Client:
                 if isinstance(event, dict) and "error" in event:
                     raise error_from(500, data)
                 yield event
-            _broken(None, None)
+            self._broken(None, None)
         except (OSError, ValueError, *_http_errors()) as error:
-            _broken(error, None)
+            self._broken(error, None)
         finally:
             response.close()
             connection.close()
@@ -169,7 +179,14 @@ class Client:
         try:
             return _exchange(self._open(), method, path, payload, headers, timeout)
         except (OSError, *_http_errors()) as error:
-            _broken(error, timeout)
+            self._broken(error, timeout)
+
+    def _broken(self, error: Exception | None, timeout: float | None) -> NoReturn:
+        if isinstance(error, TimeoutError):
+            message = f"The service took the connection but did not answer within {timeout:.0f} s."
+            raise OrchError("service-unreachable", message, self._look) from error
+        message = "The service ended the connection in the middle of the answer."
+        raise OrchError("service-unreachable", message, f"Ask again. {self._look}") from error
 
 
 def _exchange(
@@ -200,14 +217,6 @@ def _http_errors() -> tuple[type[Exception]]:
     import http.client
 
     return (http.client.HTTPException,)
-
-
-def _broken(error: Exception | None, timeout: float | None) -> NoReturn:
-    if isinstance(error, TimeoutError):
-        message = f"The service took the connection but did not answer within {timeout:.0f} s."
-        raise OrchError("service-unreachable", message, LOOK) from error
-    message = "The service ended the connection in the middle of the answer."
-    raise OrchError("service-unreachable", message, f"Ask again. {LOOK}") from error
 
 
 def _server_sent(response: http.client.HTTPResponse) -> Generator[bytes, None, None]:
@@ -241,4 +250,6 @@ def error_from(status: int, payload: bytes) -> OrchError:
         problem = message = hint = None
     if problem not in PROBLEMS:
         problem = {400: "bad-request", 403: "not-allowed", 404: "not-found", 429: "queue-full"}.get(status, "internal")
-    return OrchError(problem, str(message or f"The service answered with status {status}."), str(hint or ""))
+    hint = str(hint or "")
+    sentence = str(message or f"The service answered with status {status}.").removesuffix(hint).rstrip()
+    return OrchError(problem, sentence or hint, hint if sentence else "")

@@ -28,9 +28,11 @@ def main() -> int:
         os.close(listener)
     if int(sys.argv[2]) != FIRST:
         os.close(int(sys.argv[2]))
-    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "DBUS_SESSION_BUS_ADDRESS", "MANAGERPID"):
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "MANAGERPID"):
         os.environ.pop(name, None)
-    os.environ.update(XDG_RUNTIME_DIR=folder, LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="api")
+    # A bus that is not there: workers bound to the real service's unit could not start, so they are our children.
+    os.environ.update(XDG_RUNTIME_DIR=folder, DBUS_SESSION_BUS_ADDRESS=f"unix:path={folder}/no-bus")
+    os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="api")
     from neuroshell_orch import daemon
 
     try:

@@ -80,7 +80,7 @@ def service() -> Generator[Client, None, None]:
         return
     note(f"nsorch: no running service; starting one for this command. {_keep_it()}")
     with _daemon() as path:
-        client = Client(lambda: connect(path))
+        client = Client(lambda: connect(path), look="What it said of it stands above.")
         try:
             yield client
         finally:

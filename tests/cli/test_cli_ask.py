@@ -145,6 +145,7 @@ def test_a_closed_pipe_ends_it_quietly_and_cancels(nsorch):
         (503, {"error": {"message": "Slow.", "code": "load-timeout", "hint": "Wait."}}, 6, "Slow.", "Wait."),
         (503, {"problem": "service-stopping", "message": "Bye.", "hint": "Again."}, 5, "Bye.", "Again."),
         (404, {"error": "Sentence.", "problem": "not-found", "hint": "Do."}, 3, "Sentence.", "Do."),
+        (404, {"error": {"message": "No m. H.", "code": "model-unknown", "hint": "H."}}, 3, "No m.", "H."),
         (404, {"error": {"message": "Odd.", "code": "invented"}}, 3, "Odd.", None),
         (500, "<html>", 1, "The service answered with status 500.", None),
         (500, [1], 1, "The service answered with status 500.", None),
