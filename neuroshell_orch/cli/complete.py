@@ -30,3 +30,15 @@ def modes(incomplete: str) -> list[str]:
         return [name for name in local.mode_names() if name.startswith(incomplete)]
     except (OrchError, OSError):
         return []
+
+
+def catalogue(incomplete: str) -> list[str]:
+    """The models of the catalogue that begin with what was typed."""
+    from neuroshell_orch.errors import OrchError
+
+    try:
+        from neuroshell_orch.models.catalogue import entries
+
+        return [name for name in entries() if name.startswith(incomplete)]
+    except (OrchError, OSError):
+        return []

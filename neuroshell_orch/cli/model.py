@@ -1,4 +1,4 @@
-"""``nsorch model``: list, show, add, pull, rm, preload, unload.
+"""``nsorch model``: list, show, add, pull, default, rm, preload, unload.
 
 Owns what is printed and the order of the steps; files are the registry's, formats and downloads their modules', and
 warmth is the daemon's. A daemon that runs is told after every change; one that sleeps is woken only to preload.
@@ -8,6 +8,8 @@ warmth is the daemon's. A daemon that runs is told after every change; one that 
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,6 +61,85 @@ def show(name: Name, as_json: Json = False) -> None:
         return
     values = [(field.key, show_value(field, getattr(model, field.field))) for field in SECTIONS["Model"].values()]
     output.pairs([("Name", model.name), *((key, value) for key, value in values if value), ("File", model.source)])
+
+
+class Precision(StrEnum):
+    """How the weights of a converted model are kept."""
+
+    int4 = "int4"
+    float32 = "float32"
+
+
+@app.command()
+def add(
+    name: NewName,
+    path: Annotated[Path, typer.Argument(help="An ONNX file, an onnxruntime-genai folder or a GGUF file.")],
+    precision: Annotated[Precision, typer.Option(help="For a GGUF file: how its weights are kept.")] = Precision.int4,
+    as_json: Json = False,
+) -> None:
+    """Register a model. An ONNX file or a genai folder stays where it is; a GGUF file is converted."""
+    from neuroshell_orch.cli import adding
+    from neuroshell_orch.cli.ending import orderly
+    from neuroshell_orch.cli.progress import Progress
+
+    with orderly(), Progress() as progress:
+        model = adding.add(name, path, "float32" if precision is Precision.float32 else "int4", progress)
+    _added(model, as_json, fresh=True)
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete.catalogue, help="See --list.")] = "",
+    listing: Annotated[bool, typer.Option("--list", help="List what can be pulled.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a model of the catalogue, convert it and register it. Resumes, and does nothing twice."""
+    from neuroshell_orch.cli import adding, output
+    from neuroshell_orch.cli.ending import orderly
+    from neuroshell_orch.cli.progress import Progress
+    from neuroshell_orch.models import catalogue
+
+    if listing or not name:
+        known = list(catalogue.entries().values())
+        if as_json:
+            output.print_json([{"name": e.name, "description": e.description, "licence": e.licence} for e in known])
+        else:
+            rows = [(e.name, output.size(e.package.size), e.licence, e.description) for e in known]
+            output.table(("NAME", "DOWNLOAD", "LICENCE", "DESCRIPTION"), rows)
+        return
+    with orderly(), Progress() as progress:
+        model, fresh = adding.pull(name, progress)
+    _added(model, as_json, fresh=fresh)
+
+
+def _added(model: ModelSettings, as_json: bool, *, fresh: bool) -> None:
+    from neuroshell_orch.cli import local, output
+
+    if fresh:
+        told()
+    default = local.configuration().settings.default_model
+    if as_json:
+        output.print_json(as_data(model, default))
+    elif not fresh:
+        output.say(f"{model.name} is there already.")
+    else:
+        which = "" if model.name == default else f" -m {model.name}"
+        use = f'nsorch ask{which} "…"' if model.runtime == "genai" else f"nsorch infer {model.name} NAME=VALUE"
+        output.say(f"{model.name} is registered. Try it: {use}")
+
+
+@app.command()
+def default(name: Name, as_json: Json = False) -> None:
+    """Make a model the one that answers where none is named."""
+    from neuroshell_orch.cli import output
+    from neuroshell_orch.config import write
+
+    path = write.set_default_model(name)
+    told()
+    if as_json:
+        output.print_json({"default": name, "file": str(path)})
+    else:
+        output.say(f"{name} is the default model.")
 
 
 @app.command()

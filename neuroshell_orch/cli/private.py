@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -20,13 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from neuroshell_orch.cli.ending import orderly
 from neuroshell_orch.cli.output import note
 from neuroshell_orch.client import Client, connect
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from types import FrameType
 
 END_SECONDS: Final = 15.0
 """How long the daemon may take to end its workers before it is killed."""
@@ -90,7 +89,7 @@ def service() -> Generator[Client, None, None]:
 @contextmanager
 def _daemon() -> Generator[Path, None, None]:
     folder = Path(tempfile.mkdtemp(prefix="nsorch-"))  # 0700
-    with _terminating():
+    with orderly():
         try:
             (folder / "nsorch").mkdir(mode=0o700)
             path = folder / "nsorch" / "api.sock"
@@ -136,18 +135,3 @@ def _end(process: subprocess.Popen[bytes], pipe: int) -> None:
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.kill()
         process.wait()
-
-
-@contextmanager
-def _terminating() -> Generator[None, None, None]:
-    """SIGTERM and SIGHUP end this process the orderly way, through every ``finally``."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -21,14 +21,8 @@ if TYPE_CHECKING:
 QUIET_SECONDS: Final = 1.0
 LINE_SECONDS: Final = 5.0
 
-WORDS: Final = {
-    "download": "downloading",
-    "convert": "converting",
-    "hash": "reading",
-    "digest": "reading",
-    "verify": "checking",
-}
-BYTES: Final = ("download", "hash", "digest", "verify")
+WORDS: Final = {"download": "downloading", "unpack": "unpacking", "convert": "converting", "hash": "reading"}
+BYTES: Final = ("download", "unpack", "hash")
 
 
 class Progress:
