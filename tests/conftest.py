@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support_daemon import Manager
 
 
 def _children() -> set[int]:
@@ -58,3 +61,15 @@ def xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.mkdir(mode=0o700)
         monkeypatch.setenv(name, str(path))
     return tmp_path
+
+
+@pytest.fixture
+def manager(xdg: Path):
+    """The real daemon behind an activated socket; a traceback or a warning in its log fails the test."""
+    manager = Manager(xdg)
+    yield manager
+    manager.end()
+    log = manager.log.read_text() if manager.log.exists() else ""
+    sys.stdout.write(log)
+    assert "Traceback" not in log
+    assert "never retrieved" not in log

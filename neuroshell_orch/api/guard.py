@@ -69,8 +69,9 @@ def _objection(headers: dict[bytes, bytes]) -> OrchError | None:
         return OrchError("not-allowed", "The Host header does not name this machine.", "Use http://127.0.0.1:11430.")
     if b"origin" in headers:
         return OrchError("not-allowed", "Requests from web pages are not taken.", "Call it from a program instead.")
+    token = read_token()
     scheme, _, given = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), read_token().encode()):
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
         hint = f"Send 'Authorization: Bearer …' with the token in {token_path()}, or use the unix socket."
         return OrchError("not-allowed", "The token is missing or wrong.", hint)
     return None

@@ -89,9 +89,10 @@ class Parked(Report, frozen=True):
 
 
 class Loaded(Report, frozen=True):
-    """The model can answer."""
+    """The model can answer. Not every model's weights can be given back while its session lives."""
 
     seconds: float = 0.0
+    can_hibernate: bool = True
 
 
 class Hibernated(Report, frozen=True):

@@ -57,6 +57,7 @@ class Model(msgspec.Struct):
     """No policy may start a worker before this; an ask may."""
     loaded: str | None = None
     """The artefact that the worker holds."""
+    can_hibernate: bool = True
     registered: bool = True
 
     @property

@@ -167,6 +167,7 @@ def _report(state: State, event: msg.Report, now: float, actions: Actions) -> No
         trigger, reason = _REPORTS[type(event)]
         if isinstance(event, msg.Loaded):
             reason = f"loaded in {event.seconds:.2f} s"
+            model.can_hibernate = event.can_hibernate
         _fire(state, model, trigger, reason, now, actions)
         if model.phase is Phase.HOT:
             model.failures, model.retry_at = 0, 0.0
@@ -245,7 +246,10 @@ def _wish(state: State, model: Model, now: float) -> Wish:
         return Wish(Warmth.COLD, "the model's file or options changed")
     model.facts.asked = bool(model.waiting)
     model.facts.eager = model.plan.eager
-    return wish(model.plan.mode, model.facts, now)
+    wanted = wish(model.plan.mode, model.facts, now)
+    if wanted.warmth is Warmth.HIBERNATED and not model.can_hibernate:
+        return Wish(Warmth.COLD, f"{wanted.reason}, and its weights cannot be given back without unloading it")
+    return wanted
 
 
 def _stale(model: Model) -> bool:

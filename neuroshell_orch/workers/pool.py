@@ -129,7 +129,7 @@ class Pool:
             self._failed(action, error)
             return
         self._loaded[action.worker] = loaded
-        self._post(msg.Loaded(action.model, action.worker, loaded.seconds))
+        self._post(msg.Loaded(action.model, action.worker, loaded.seconds, loaded.can_hibernate))
 
     async def _hibernate(self, action: msg.Hibernate) -> None:
         worker = await self._ready(action.worker)

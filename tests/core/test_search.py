@@ -101,8 +101,8 @@ def gone(world: World, worker: int) -> None:
             finish(world, ask)
 
 
-def report(world: World, worker: int) -> None:
-    news = world.pending[worker]
+def report(world: World, worker: int, news: m.Event | None = None) -> None:
+    news = news or world.pending[worker]
     world.pending[worker] = None
     feed(world, news)
 
@@ -142,6 +142,9 @@ def moves(world: World, models: list[str], max_asks: int, plans: dict[str, m.Eve
         yield f"gone {worker}", lambda w, worker=worker: gone(w, worker)
         if news is not None:
             yield f"report {worker}", lambda w, worker=worker: report(w, worker)
+            if isinstance(news, m.Loaded) and news.can_hibernate:
+                poor = m.Loaded(news.model, news.worker, can_hibernate=False)
+                yield f"poor {worker}", lambda w, worker=worker, poor=poor: report(w, worker, poor)
             yield f"fail {worker}", lambda w, worker=worker: fail(w, worker)
     for key, event in plans.items():
         if key not in world.used:

@@ -109,6 +109,15 @@ def test_hibernate_gives_pages_back_wakes_and_forgets():
     assert story.tick() == [m.Stop("a", 1)]
 
 
+def test_a_model_that_cannot_hibernate_is_unloaded_instead():
+    story = Story("hibernate", idle=10, forget=100)
+    story.do(m.Asked("1", "a"))
+    story.do(m.Loaded("a", 1, 0.1, can_hibernate=False))
+    story.do(m.Finished("1"))
+    assert story.tick() == [m.Stop("a", 1)]
+    assert "cannot be given back" in story.state.models["a"].reason
+
+
 def test_a_worker_lost_in_hibernation_mode_does_not_keep_the_daemon():
     story = Story("hibernate", idle=10, forget=100, idle_exit=30).hot()
     story.do(m.Gone("a", 1, "killed by SIGKILL"), at=1.0)
