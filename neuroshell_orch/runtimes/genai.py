@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.runtimes import base, devices, dummy
+from neuroshell_orch.runtimes import base, devices, dummy, files, mappings
 from neuroshell_orch.runtimes.stops import StopFilter
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor
 
@@ -48,6 +48,7 @@ class GenaiRuntime:
         self._ends: frozenset[int] = frozenset()
         self._context = 0
         self._has_template = True
+        self._weights = mappings.Weights([])
 
     @property
     def _version(self) -> str:
@@ -67,8 +68,10 @@ class GenaiRuntime:
 
     def load(self, load: Load) -> Loaded:
         """Load a genai folder."""
-        self._folder = Path(load.path)
-        declared = _declared_context(self._folder)
+        self._folder = Path(load.path).resolve()
+        config = _configuration(self._folder)
+        declared = _context_length(self._folder, config)
+        self._weights = mappings.Weights(files.check_genai(self._folder, config))
         self._context = min(load.context_length, declared) if load.context_length > 0 else declared
         threads = base.usable_threads(load.threads)
         device = devices.choose_device(load.options)
@@ -83,7 +86,13 @@ class GenaiRuntime:
                 self._open(device, threads)
             except RuntimeError as again:
                 raise self._refused(again) from again
-        return Loaded(seconds=0.0, runtime_version=self._version, device=device, context_length=self._context)
+        return Loaded(
+            seconds=0.0,
+            runtime_version=self._version,
+            device=device,
+            context_length=self._context,
+            can_hibernate=self._weights.can_hibernate(),
+        )
 
     def _open(self, device: str, threads: int) -> None:
         config = self._og.Config(str(self._folder))
@@ -113,10 +122,11 @@ class GenaiRuntime:
 
     def hibernate(self) -> int:
         """Give the weights back."""
-        raise OrchError("unsupported", "This model's weights cannot be given back.", "Use another mode for it.")
+        return self._weights.give_back()
 
     def wake(self) -> None:
         """Fault the weights in."""
+        self._weights.fault_in()
 
     def infer(self, request: Infer, cancelled: Callable[[], bool]) -> list[Tensor]:  # noqa: ARG002
         """Not for language models."""
@@ -222,23 +232,29 @@ class GenaiRuntime:
         return reason, count
 
 
-def _declared_context(folder: Path) -> int:
+def _configuration(folder: Path) -> Any:  # noqa: ANN401 - JSON
     path = folder / "genai_config.json"
     try:
-        config = json.loads(path.read_bytes())
-        context = config["model"]["context_length"]
-    except FileNotFoundError:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         raise OrchError(
             "file-missing", f"There is no {path}.", "A language model is a folder with a genai_config.json in it."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise OrchError(
-            "model-invalid",
-            f"{path} is not a usable configuration: {type(error).__name__}: {error}.",
-            "Add or fetch the model again.",
+            "model-invalid", f"{path} cannot be read: {type(error).__name__}: {error}.", "Add or fetch the model again."
         ) from error
+
+
+def _context_length(folder: Path, config: Any) -> int:  # noqa: ANN401
+    try:
+        context = config["model"]["context_length"]
+    except (KeyError, TypeError):
+        context = None
     if not isinstance(context, int) or context < 2:
         raise OrchError(
-            "model-invalid", f"{path}: context_length is {context!r}, not a number of tokens.", "Correct it."
+            "model-invalid",
+            f"{folder / 'genai_config.json'}: model.context_length is {context!r}, not a number of tokens.",
+            "Correct it, or add the model again.",
         )
     return context

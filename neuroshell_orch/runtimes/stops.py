@@ -26,10 +26,11 @@ class StopFilter:
         if not self._stops:
             return text
         self._held += text
-        found = min((at for at in map(self._held.find, self._stops) if at >= 0), default=-1)
-        if found >= 0:
+        # The one that is complete first counts, so that it does not matter how the text was cut into pieces.
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
             self.stopped = True
-            shown, self._held = self._held[:found], ""
+            shown, self._held = self._held[: min(found)[1]], ""
             return shown
         keep = self._possible_start()
         at = len(self._held) - keep

@@ -1,0 +1,123 @@
+"""Whether the files of a model are what they claim and lie where they may, before a native parser sees them.
+
+Owns the opening of files below a model's folder and the list of data files that an ONNX model refers to. A model
+file can name any path as its weights, and onnxruntime follows hard links and has followed more; so each file must be
+a regular file with one name, reached from the model's folder without ``..``, links or an absolute path. Must not
+import a runtime, nor ``onnx`` (it would cost more than the load).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from neuroshell_orch.errors import OrchError
+from neuroshell_orch.runtimes.onnxfile import MalformedError, external_data
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_AGAIN: Final = "Add or fetch the model again."
+
+
+def open_beneath(folder: Path, relative: str) -> int:
+    """A descriptor of the regular file ``relative`` below ``folder``, with the rules of openat2's RESOLVE_BENEATH.
+
+    Raises OrchError ``model-invalid``, or ``file-missing`` where there is nothing.
+    """
+    parts = PurePosixPath(relative).parts
+    if not parts or relative.startswith("/") or ".." in parts or "\0" in relative:
+        raise _escapes(folder, relative, "it leaves the model's folder")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for number, part in enumerate(parts):
+        last = number == len(parts) - 1
+        try:
+            following = os.open(part, _FILE if last else _DIRECTORY, dir_fd=descriptor)
+        except FileNotFoundError:
+            raise OrchError("file-missing", f"The model's file {relative!r} is not in {folder}.", _AGAIN) from None
+        except OSError as error:
+            raise _escapes(folder, relative, f"it cannot be opened as a plain file ({error.strerror})") from None
+        finally:
+            os.close(descriptor)
+        descriptor = following
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise _escapes(folder, relative, "it is not a regular file")
+    if facts.st_nlink != 1:
+        os.close(descriptor)
+        raise _escapes(folder, relative, "it has more than one name (a hard link)")
+    return descriptor
+
+
+def check_onnx(path: Path) -> list[Path]:
+    """Check one ONNX file and every data file that it names; the data files. Raises OrchError."""
+    folder = path.parent
+    descriptor = open_beneath(folder, path.name)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size == 0:
+            raise OrchError("model-invalid", f"{path} is empty.", _AGAIN)
+        wanted, problem = _wanted(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
+    finally:
+        os.close(descriptor)
+    if problem:
+        raise OrchError("model-invalid", f"{path} is not an ONNX model, or is cut off: {problem}.", _AGAIN)
+    for location, end in wanted.items():
+        data = open_beneath(folder, location)
+        have = os.fstat(data).st_size
+        os.close(data)
+        if have < end:
+            raise OrchError(
+                "model-invalid",
+                f"{folder / location} has {have} bytes and the model needs {end}: it is cut off.",
+                _AGAIN,
+            )
+    return [folder / location for location in wanted]
+
+
+def _wanted(content: mmap.mmap) -> tuple[dict[str, int], str]:
+    """The data that a model wants, or what is wrong with it. The map is freed with the last view of it, on return."""
+    try:
+        return external_data(memoryview(content)), ""
+    except MalformedError as error:
+        return {}, str(error)
+
+
+def check_genai(folder: Path, config: object) -> list[Path]:
+    """Check every file that a genai configuration names; the data files of its graphs. Raises OrchError."""
+    data: list[Path] = []
+    for key, value in _settings(config):
+        if key == "custom_ops_library":
+            raise OrchError(
+                "model-invalid",
+                f"{folder / 'genai_config.json'} names a library of code to load ({key}).",
+                "A model may not bring code along. Remove the setting if the model works without it.",
+            )
+        if key == "filename" and isinstance(value, str):
+            os.close(open_beneath(folder, value))
+            data += check_onnx(folder / value)
+    return data
+
+
+def _settings(config: object) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    pending: list[object] = [config]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            found += value.items()
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return found
+
+
+def _escapes(folder: Path, relative: str, why: str) -> OrchError:
+    return OrchError(
+        "model-invalid",
+        f"The model in {folder} refers to the file {relative!r}, which is refused: {why}.",
+        "Every file of a model must be a plain file of its own inside the model's folder; copy it there.",
+    )

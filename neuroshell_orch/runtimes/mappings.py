@@ -1,0 +1,113 @@
+"""The weight pages of this process: found by the data files' names, given back, faulted in again.
+
+Owns the reading of ``/proc/self/smaps`` and the two ``madvise`` calls of hibernation. Only clean, file-backed pages
+are ever given back: MADV_DONTNEED would lose a changed one. A changed page of a private mapping is an anonymous
+one; ``Private_Dirty`` will not do, as it also counts file pages that the kernel has not written out yet. Must not
+know a runtime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from neuroshell_orch.errors import OrchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_DONTNEED: Final = 4
+_WILLNEED: Final = 3
+_POPULATE_READ: Final = 22
+
+
+class Mapping(NamedTuple):
+    """One mapped piece of a data file. Sizes in bytes."""
+
+    start: int
+    end: int
+    rss: int
+    anonymous: int
+
+    @property
+    def size(self) -> int:
+        """Its length."""
+        return self.end - self.start
+
+
+class Weights:
+    """The mappings of a model's data files in this process. Made just before the model is loaded."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = [Path(os.path.realpath(path)) for path in paths]
+        self._anonymous_before = _anonymous() if paths else 0
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+    def can_hibernate(self) -> bool:
+        """Whether giving the pages back frees most of what loading cost. Asked right after the load.
+
+        A runtime that repacks weights keeps them in anonymous memory, although their file may stay mapped.
+        """
+        if not self._paths:
+            return False
+        mapped = self._mapped()
+        size = sum(mapping.size for mapping in mapped)
+        return size > _anonymous() - self._anonymous_before and not any(mapping.anonymous for mapping in mapped)
+
+    def give_back(self) -> int:
+        """Drop the pages; the bytes that were resident before and are not now. Raises OrchError."""
+        before = self._mapped()
+        if not before:
+            raise OrchError(
+                "unsupported",
+                "This model's weights do not lie in its file but in private memory, and cannot be given back.",
+                "Use another mode for it, or let it be prepared for hibernation.",
+            )
+        if any(mapping.anonymous for mapping in before):
+            raise OrchError("unsupported", "This model's weights were changed in memory.", "Use another mode for it.")
+        for mapping in before:
+            self._advise(mapping, _DONTNEED)
+        return sum(m.rss for m in before) - sum(m.rss for m in self._mapped())
+
+    def fault_in(self) -> None:
+        """Read the pages in again; where the kernel cannot do it at once (before 5.14), ask it to read ahead."""
+        for mapping in self._mapped():
+            if not self._advise(mapping, _POPULATE_READ):
+                self._advise(mapping, _WILLNEED)
+
+    def _mapped(self) -> list[Mapping]:
+        with Path("/proc/self/smaps").open("rb") as lines:
+            return mappings_of((line.decode("utf-8", "surrogateescape") for line in lines), set(map(str, self._paths)))
+
+    def _advise(self, mapping: Mapping, advice: int) -> bool:
+        return bool(self._libc.madvise(mapping.start, mapping.size, advice) == 0)
+
+
+def mappings_of(smaps: Iterable[str], paths: set[str]) -> list[Mapping]:
+    """The mappings in a smaps file that belong to one of ``paths``."""
+    found: list[Mapping] = []
+    ours = False
+    for line in smaps:
+        if not line[:1].isupper():  # a new mapping: addresses, permissions, offset, device, inode, path
+            words = line.split(None, 5)
+            ours = len(words) == 6 and words[5].rstrip("\n") in paths
+            if ours:
+                start, end = (int(part, 16) for part in words[0].split("-"))
+                found.append(Mapping(start, end, 0, 0))
+        elif ours and line.startswith("Rss:"):
+            found[-1] = found[-1]._replace(rss=_kilobytes(line))
+        elif ours and line.startswith("Anonymous:"):
+            found[-1] = found[-1]._replace(anonymous=_kilobytes(line))
+    return found
+
+
+def _anonymous() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(_kilobytes(line) for line in lines if line.startswith("Anonymous:"))
+
+
+def _kilobytes(line: str) -> int:
+    return int(line.split()[1]) * 1024

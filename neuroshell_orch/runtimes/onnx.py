@@ -1,0 +1,211 @@
+"""Tensor models by onnxruntime: one ONNX file, with or without external data.
+
+Owns the session: its options, the declared inputs and outputs, one run at a time. Types and checks are in
+``tensors``, what a file may be is in ``files``. Never registers a library of custom operators.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+from neuroshell_orch.errors import OrchError
+from neuroshell_orch.runtimes import base, devices, dummy, files, mappings, tensors
+from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor, TensorInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Native: TypeAlias = Any
+"""An object of onnxruntime, which comes without types."""
+
+_FAILURES: Final[tuple[type[Exception], ...]] = (
+    RuntimeError,
+    ValueError,
+    *(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
+_BFLOAT16: Final = 16
+_CANCEL_SECONDS: Final = 0.02
+_DETAIL: Final = 400
+
+
+def create() -> OnnxRuntime:
+    """For the registry."""
+    return OnnxRuntime()
+
+
+class OnnxRuntime:
+    """One tensor model."""
+
+    def __init__(self) -> None:
+        self._session: Native = None
+        self._inputs: list[TensorInfo] = []
+        self._outputs: list[TensorInfo] = []
+        self._optional: list[str] = []
+        self._weights = mappings.Weights([])
+
+    @property
+    def _version(self) -> str:
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    def standby(self) -> str:
+        """Load the dummy model and run it."""
+        session = onnxruntime.InferenceSession(str(dummy.FOLDER / "model.onnx"), _options(1), ["CPUExecutionProvider"])
+        (logits,) = session.run(None, {"input_ids": np.array([[1]], np.int64)})
+        if int(logits.argmax()) != dummy.successor(1):
+            raise OrchError("load-failed", "The runtime onnx computes wrong results on this machine.", "Reinstall it.")
+        return self._version
+
+    def load(self, load: Load) -> Loaded:
+        """Load an ONNX file."""
+        path = Path(load.path).resolve()
+        if not path.exists():
+            raise OrchError("file-missing", f"There is no {path}.", "Add the model again, or remove it.")
+        if path.is_dir():
+            raise OrchError("model-invalid", f"{path} is a folder.", "A tensor model is one ONNX file.")
+        self._weights = mappings.Weights(files.check_onnx(path))
+        device = devices.choose_device(load.options)
+        providers = (["CUDAExecutionProvider"] if device == "cuda" else []) + ["CPUExecutionProvider"]
+        try:
+            session = onnxruntime.InferenceSession(str(path), _options(base.usable_threads(load.threads)), providers)
+        except _FAILURES as error:
+            raise OrchError(
+                "model-invalid",
+                f"{path} cannot be loaded: {_detail(error)}",
+                "It may be damaged, or need operators that this onnxruntime does not have.",
+            ) from error
+        self._inputs = _declared(path, "input", session.get_inputs())
+        self._optional = [value.name for value in session.get_overridable_initializers()]
+        self._inputs += _declared(path, "input", session.get_overridable_initializers())
+        self._outputs = _declared(path, "output", session.get_outputs())
+        self._session = session
+        return Loaded(
+            seconds=0.0,
+            runtime_version=self._version,
+            device="cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu",
+            can_hibernate=self._weights.can_hibernate(),
+            inputs=self._inputs,
+            outputs=self._outputs,
+        )
+
+    def hibernate(self) -> int:
+        """Give the weights back."""
+        return self._weights.give_back()
+
+    def wake(self) -> None:
+        """Fault the weights in."""
+        self._weights.fault_in()
+
+    def generate(self, request: Generate, emit: Callable[[str, int], None], cancelled: Callable[[], bool]) -> Done:  # noqa: ARG002
+        """Not for tensor models."""
+        raise OrchError("unsupported", "This model takes tensors; it cannot chat.", "Use `nsorch infer` with it.")
+
+    def infer(self, request: Infer, cancelled: Callable[[], bool]) -> list[Tensor]:
+        """Run the model once."""
+        tensors.check_inputs(request.inputs, self._inputs, self._optional)
+        feed = {tensor.name: _value(tensor) for tensor in request.inputs}
+        wanted = self._wanted(request.outputs)
+        names = [info.name for info in wanted]
+        # Values of onnxruntime's own can be BF16 but not strings, and numpy's the other way round.
+        raw = any(info.datatype == "BF16" for info in wanted)
+        if raw and any(tensor.datatype == "BYTES" for tensor in request.inputs):
+            raise OrchError("unsupported", "This model turns BYTES into BF16.", "Ask for outputs of another type.")
+        run = onnxruntime.RunOptions()
+        run.log_severity_level = 4  # what goes wrong is told by the exception, and must not reach the journal
+        try:
+            with _watching(run, cancelled):
+                values = (self._session.run_with_ort_values if raw else self._session.run)(names, feed, run)
+        except _FAILURES as error:
+            if cancelled():
+                raise OrchError("cancelled", "The request was cancelled.") from error
+            raise OrchError(
+                "answer-failed", f"The model failed: {_detail(error)}", "Check the inputs' shapes and values."
+            ) from error
+        return [_tensor(info, value) for info, value in zip(wanted, values, strict=True)]
+
+    def _wanted(self, names: list[str]) -> list[TensorInfo]:
+        if not names:
+            return self._outputs
+        known = {info.name: info for info in self._outputs}
+        for name in names:
+            if name not in known:
+                raise OrchError(
+                    "bad-request",
+                    f"The model has no output {name!r}.",
+                    f"Its outputs are: {', '.join(map(tensors.describe, self._outputs))}.",
+                )
+        return [known[name] for name in names]
+
+
+def _options(threads: int) -> Native:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # The arena would keep the largest run's memory for as long as the model is loaded.
+    options.enable_cpu_mem_arena = False
+    return options
+
+
+def _declared(path: Path, what: str, values: list[Native]) -> list[TensorInfo]:
+    found: list[TensorInfo] = []
+    for value in values:
+        datatype = tensors.ORT_TYPES.get(value.type)
+        if datatype is None:
+            raise OrchError(
+                "unsupported",
+                f"The {what} {value.name!r} of {path} has the type {value.type}.",
+                f"Only tensors of these types can be used: {', '.join(tensors.NUMPY_TYPES)}.",
+            )
+        shape = [size if isinstance(size, int) and size >= 0 else -1 for size in value.shape]
+        found.append(TensorInfo(value.name, datatype, shape))
+    return found
+
+
+def _value(tensor: Tensor) -> Native:
+    array = tensors.to_numpy(tensor)
+    if tensor.datatype == "BF16":
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.copy(), _BFLOAT16)
+    if tensor.datatype == "BYTES":
+        return array
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _tensor(info: TensorInfo, value: Native) -> Tensor:
+    if info.datatype != "BF16":
+        array = value if isinstance(value, np.ndarray) else value.numpy()
+        return tensors.from_numpy(info.name, info.datatype, array)
+    shape = [int(size) for size in value.shape()]
+    data = ctypes.string_at(value.data_ptr(), int(np.prod(shape)) * 2)
+    return Tensor(name=info.name, datatype="BF16", shape=shape, data=data)
+
+
+@contextlib.contextmanager
+def _watching(run: Native, cancelled: Callable[[], bool]) -> Iterator[None]:
+    """While the model runs (without the interpreter's lock), tell it to stop once the job is cancelled."""
+    finished = threading.Event()
+
+    def watch() -> None:
+        while not finished.wait(_CANCEL_SECONDS):
+            if cancelled():
+                run.terminate = True
+                return
+
+    watcher = threading.Thread(target=watch, name="cancel", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        watcher.join()
+
+
+def _detail(error: Exception) -> str:
+    return " ".join(str(error).split())[:_DETAIL]

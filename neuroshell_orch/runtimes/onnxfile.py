@@ -1,0 +1,109 @@
+"""Which data files an ONNX model refers to, read from its bytes.
+
+Owns a walk over the protobuf encoding that visits every place where a tensor can stand, and looks at nothing else;
+weights are skipped, not read. Pure; must not open files. (Importing ``onnx`` for this takes longer than loading a
+small model, and it would copy the weights.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TENSOR, _GRAPH, _NODE, _ATTRIBUTE, _SPARSE, _MODEL, _FUNCTION, _TRAINING = range(8)
+
+_CHILDREN: Final[dict[int, dict[int, int]]] = {
+    # Kind of message: field number → kind of message found there (onnx.proto).
+    _MODEL: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
+    _TRAINING: {1: _GRAPH, 2: _GRAPH},
+    _FUNCTION: {7: _NODE, 11: _ATTRIBUTE},
+    _GRAPH: {1: _NODE, 5: _TENSOR, 15: _SPARSE},
+    _NODE: {5: _ATTRIBUTE},
+    _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
+    _SPARSE: {1: _TENSOR, 2: _TENSOR},
+}
+_EXTERNAL_DATA: Final = 13
+_DEPTH: Final = 100
+
+
+class MalformedError(ValueError):
+    """The bytes are no protobuf message of this shape."""
+
+
+def external_data(model: memoryview) -> dict[str, int]:
+    """For each location named: the first byte behind all that the model wants of it. Raises MalformedError."""
+    wanted: dict[str, int] = {}
+    pending = [(_MODEL, model, 0)]
+    graphs = 0
+    while pending:
+        kind, message, depth = pending.pop()
+        if depth > _DEPTH:
+            raise MalformedError("it is nested too deeply")
+        graphs += kind == _GRAPH
+        children = _CHILDREN.get(kind, {})
+        entries: dict[str, str] = {}
+        for field, payload in _fields(message):
+            if kind == _TENSOR:
+                if field == _EXTERNAL_DATA:
+                    key, value = _entry(payload)
+                    entries[key] = value
+            elif field in children:
+                pending.append((children[field], payload, depth + 1))
+        if entries:
+            location = entries.get("location", "")
+            wanted[location] = max(wanted.get(location, 0), _number(entries, "offset") + _number(entries, "length"))
+    if not graphs:
+        raise MalformedError("it holds no graph")
+    return wanted
+
+
+def _number(entries: dict[str, str], key: str) -> int:
+    text = entries.get(key, "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise MalformedError(f"the {key} of external data is not a number")
+    return int(text)
+
+
+def _entry(message: memoryview) -> tuple[str, str]:
+    texts = {1: "", 2: ""}
+    for field, payload in _fields(message):
+        texts[field] = bytes(payload).decode("utf-8", "replace")
+    return texts[1], texts[2]
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The length-delimited fields of a message; all others are skipped."""
+    at, end = 0, len(message)
+    while at < end:
+        tag, at = _varint(message, at, end)
+        field, wire = tag >> 3, tag & 7
+        if field == 0:
+            raise MalformedError("a field has the number 0")
+        if wire == 2:
+            size, at = _varint(message, at, end)
+            if size > end - at:
+                raise MalformedError("a field is longer than the file")
+            yield field, message[at : at + size]
+            at += size
+        elif wire == 0:
+            _value, at = _varint(message, at, end)
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
+        else:
+            raise MalformedError(f"a field has the unknown type {wire}")
+    if at > end:
+        raise MalformedError("it ends in the middle of a field")
+
+
+def _varint(message: memoryview, at: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise MalformedError("a number does not end")
