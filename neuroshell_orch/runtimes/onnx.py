@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Native: TypeAlias = Any
 """An object of onnxruntime, which comes without types."""
 
-_FAILURES: Final[tuple[type[Exception], ...]] = (
+FAILURES: Final[tuple[type[Exception], ...]] = (
     RuntimeError,
     ValueError,
     *(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)),
@@ -75,10 +75,10 @@ class OnnxRuntime:
         providers = (["CUDAExecutionProvider"] if device == "cuda" else []) + ["CPUExecutionProvider"]
         try:
             session = onnxruntime.InferenceSession(str(path), _options(base.usable_threads(load.threads)), providers)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise OrchError(
                 "model-invalid",
-                f"{path} cannot be loaded: {_detail(error)}",
+                f"{path} cannot be loaded: {detail(error)}",
                 "It may be damaged, or need operators that this onnxruntime does not have.",
             ) from error
         self._inputs = _declared(path, "input", session.get_inputs())
@@ -122,11 +122,11 @@ class OnnxRuntime:
         try:
             with _watching(run, cancelled):
                 values = (self._session.run_with_ort_values if raw else self._session.run)(names, feed, run)
-        except _FAILURES as error:
+        except FAILURES as error:
             if cancelled():
                 raise OrchError("cancelled", "The request was cancelled.") from error
             raise OrchError(
-                "answer-failed", f"The model failed: {_detail(error)}", "Check the inputs' shapes and values."
+                "answer-failed", f"The model failed: {detail(error)}", "Check the inputs' shapes and values."
             ) from error
         return [_tensor(info, value) for info, value in zip(wanted, values, strict=True)]
 
@@ -207,5 +207,6 @@ def _watching(run: Native, cancelled: Callable[[], bool]) -> Iterator[None]:
         watcher.join()
 
 
-def _detail(error: Exception) -> str:
+def detail(error: Exception) -> str:
+    """The sentence of an onnxruntime error, on one line and not too long."""
     return " ".join(str(error).split())[:_DETAIL]

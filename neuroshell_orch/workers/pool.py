@@ -33,7 +33,7 @@ class Pool:
     def __init__(
         self,
         launcher: Launcher,
-        post: Callable[[msg.Event], None],
+        post: Callable[[msg.Event], object],
         order: Callable[[str], Order],
         freed: Callable[[str, Freed], None],
     ) -> None:

@@ -1,0 +1,89 @@
+"""A copy of a model whose weights lie in its data file exactly as the processor's kernels want them.
+
+Owns the making of that copy: ``python -m neuroshell_orch.runtimes.prepare SOURCE OUT``. onnxruntime repacks most
+weights at load into anonymous memory, which can only be given back by unloading; a prepared model maps them instead,
+so that a worker can hibernate. The copy fits one onnxruntime on one kind of processor (``workers.prepared`` names it
+so) and takes more disk, as the file keeps the original weights besides. Must not know who wants it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+import onnxruntime
+
+from neuroshell_orch.errors import OrchError
+from neuroshell_orch.runtimes import files
+from neuroshell_orch.runtimes.onnx import FAILURES, detail
+
+CONFIG: Final = "genai_config.json"
+_MIN_SIZE: Final = "1024"
+
+
+def prepare(source: Path, out: Path) -> None:
+    """Write the prepared copy of ``source`` (a genai folder or an ONNX file) into the empty folder ``out``."""
+    if not source.is_dir():
+        files.check_onnx(source)
+        _graph(source, out / source.name)
+        return
+    config = json.loads((source / CONFIG).read_bytes())
+    data = files.check_genai(source, config)
+    graphs = {path for path in source.rglob("*.onnx") if path.is_file()}
+    for path in source.rglob("*"):
+        target = out / path.relative_to(source)
+        if path.is_dir() or path in data:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path in graphs:
+            _graph(path, target)
+        else:
+            shutil.copyfile(path, target)
+
+
+def _graph(source: Path, target: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(target)
+    options.log_severity_level = 4
+    for key, value in {
+        "session.save_external_prepacked_constant_initializers": "1",
+        "session.optimized_model_external_initializers_file_name": target.name + ".data",
+        "session.optimized_model_external_initializers_min_size_in_bytes": _MIN_SIZE,
+    }.items():
+        options.add_session_config_entry(key, value)
+    try:
+        onnxruntime.InferenceSession(str(source), options, ["CPUExecutionProvider"])
+    except FAILURES as error:
+        raise OrchError(
+            "load-failed", f"{source} cannot be prepared: {detail(error)}", "It can be used as it is."
+        ) from error
+    for path in (target, target.with_name(target.name + ".data")):
+        if path.exists():
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """To disk: pages that are not written out yet cannot be given back by the kernel."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def main(source: str, out: str) -> int:
+    """The command: says on standard output what went wrong, for the daemon to pass on."""
+    try:
+        prepare(Path(source), Path(out))
+    except OrchError as error:
+        print(json.dumps([error.problem, error.message, error.hint]))  # noqa: T201 - this is its only output
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))

@@ -1,0 +1,156 @@
+"""Hibernation in a real worker: prepared weights are mapped, given back, and come back the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from neuroshell_orch.errors import OrchError
+from neuroshell_orch.runtimes.mappings import Weights, mappings_of
+from neuroshell_orch.workers.launch import ChildLauncher, WorkerSpec
+from neuroshell_orch.workers.prepared import machine_key, prepare, prepared_path
+from neuroshell_orch.workers.process import Worker
+from neuroshell_orch.workers.protocol import ChatMessage, Generate, Infer, Load, Tensor
+from tests.support_tiny import tiny_genai_folder
+
+SIDE = 2048
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """Three matrices of 16 MiB in a data file."""
+    path = tmp_path_factory.mktemp("big") / "big.onnx"
+    random = np.random.default_rng(0)
+    names = ["a", "b", "c"]
+    weights = [
+        numpy_helper.from_array(random.standard_normal((SIDE, SIDE), np.float32) / np.float32(45), name)
+        for name in names
+    ]
+    nodes = [
+        helper.make_node("MatMul", [before, name], [after])
+        for before, name, after in zip(["x", "1", "2"], names, ["1", "2", "y"], strict=True)
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "big",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", SIDE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", SIDE])],
+        initializer=weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save_model(model, str(path), save_as_external_data=True, location="big.onnx.data")
+    return path
+
+
+async def started(runtime, path):
+    worker = await Worker.start(ChildLauncher(), WorkerSpec("big", 1))
+    return worker, await worker.load(Load("big", runtime, str(path)))
+
+
+async def run(worker):
+    x = np.linspace(-1, 1, SIDE, dtype=np.float32)
+    outputs = await worker.infer(Infer(worker.next_job(), [Tensor("x", "FP32", [1, SIDE], x.tobytes())]))
+    return outputs.tensors[0].data
+
+
+@pytest.mark.anyio
+async def test_a_prepared_tensor_model_hibernates_and_computes_the_same(big, tmp_path):
+    path = await prepare(tmp_path, big)
+    assert path == prepared_path(tmp_path, big)
+    worker, loaded = await started("onnx", path)
+    try:
+        assert loaded.can_hibernate
+        before = await run(worker)
+        hot = worker.memory()
+        asleep = await worker.hibernate()
+        cold = worker.memory()
+        assert asleep.given_back >= 45 * MIB
+        assert hot.rss - cold.rss >= 45 * MIB
+        await worker.wake()
+        assert worker.memory().rss >= hot.rss - MIB
+        assert await run(worker) == before
+        await worker.hibernate()
+        assert await run(worker) == before, "the pages also come back by themselves"
+    finally:
+        await worker.stop()
+
+
+@pytest.mark.anyio
+async def test_an_unprepared_model_says_that_it_cannot(big):
+    worker, loaded = await started("onnx", big)
+    try:
+        assert not loaded.can_hibernate
+    finally:
+        await worker.stop()
+
+
+@pytest.mark.anyio
+async def test_a_prepared_language_model_writes_the_same(tmp_path):
+    folder = tiny_genai_folder(tmp_path / "tiny")
+    copy = await prepare(tmp_path / "cache", folder)
+    assert await prepare(tmp_path / "cache", folder) == copy
+    assert sorted(p.name for p in copy.iterdir()) == sorted(p.name for p in folder.iterdir())
+    texts = []
+    for path in (folder, copy):
+        worker, _ = await started("genai", path)
+        try:
+            for _ in range(2):
+                request = Generate(worker.next_job(), [ChatMessage("user", "hello")], max_tokens=40)
+                texts.append("".join([p.text async for p in worker.generate(request) if hasattr(p, "text")]))
+                if path == copy:
+                    await worker.hibernate()
+        finally:
+            await worker.stop()
+    assert len(set(texts)) == 1
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_prepared_leaves_nothing_behind(tmp_path):
+    source = tmp_path / "m.onnx"
+    source.write_bytes(b"garbage" * 30)
+    with pytest.raises(OrchError, match="not an ONNX model"):
+        await prepare(tmp_path / "cache", source)
+    assert list((tmp_path / "cache" / "prepared").iterdir()) == []
+
+
+def test_another_model_runtime_or_processor_is_another_copy(tmp_path, monkeypatch):
+    source = tmp_path / "m.onnx"
+    source.write_bytes(b"one")
+    first = prepared_path(tmp_path, source)
+    source.write_bytes(b"other")
+    second = prepared_path(tmp_path, source)
+    monkeypatch.setattr("neuroshell_orch.workers.prepared.machine_key", lambda: "another")
+    assert len({first, second, prepared_path(tmp_path, source)}) == 3
+    assert "onnxruntime" in machine_key()
+
+
+SMAPS = """\
+7f0000000000-7f0000002000 r--p 00000000 08:01 42                         /models/a b/w.data
+Size:                  8 kB
+Rss:                   8 kB
+Private_Dirty:         8 kB
+Anonymous:             4 kB
+VmFlags: rd mr mw me
+7f0000002000-7f0000003000 rw-p 00000000 00:00 0
+Rss:                   4 kB
+7f0000004000-7f0000005000 r--p 00002000 08:01 42                         /models/a b/w.data
+Rss:                   0 kB
+Anonymous:             0 kB
+7f0000006000-7f0000007000 r--p 00000000 08:01 43                         /models/a b/w.data.other
+Rss:                   4 kB
+"""
+
+
+def test_mappings_are_found_by_name():
+    found = mappings_of(SMAPS.splitlines(keepends=True), {"/models/a b/w.data"})
+    assert [(m.size, m.rss, m.anonymous) for m in found] == [(8192, 8192, 4096), (4096, 0, 0)]
+
+
+def test_without_data_files_there_is_nothing_to_give():
+    weights = Weights([])
+    assert not weights.can_hibernate()
+    with pytest.raises(OrchError, match="cannot be given back"):
+        weights.give_back()
