@@ -85,6 +85,7 @@ class Daemon:
         self._notifier = notifier
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
 
     async def run(self) -> None:
         """Serve until idle or told to stop."""
@@ -150,11 +151,13 @@ class Daemon:
             if not self._end.done():
                 self._end.set_result(reason)
             return
-        self.server.resume()
+        if not self._stopping:
+            self.server.resume()
         self.service.engine.post(msg.Stay())
 
     def _shutdown(self) -> None:
         """SIGTERM, SIGINT, or the parent is gone: finish answers, take nothing new."""
+        self._stopping = True
         self._notifier.stopping()
         self.server.pause()
         self.service.engine.post(msg.Shutdown(self.service.configuration.settings.stop_timeout_sec))

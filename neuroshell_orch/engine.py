@@ -11,16 +11,13 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from neuroshell_orch.api.schema import Transition
 from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.state import State, next_deadline
 from neuroshell_orch.core.step import step
 from neuroshell_orch.errors import OrchError
-
-if TYPE_CHECKING:
-    from neuroshell_orch.core.lifecycle import Phase
 
 HISTORY: Final = 64
 """Transitions remembered for each model."""
@@ -53,15 +50,19 @@ class Engine:
         self._cancels: dict[str, Callable[[], None]] = {}
         self._watchers: set[asyncio.Event] = set()
         self._names = itertools.count(1)
+        self._posted = 0
+        self.taken = 0
 
     @property
     def idle(self) -> bool:
         """Whether everything that was posted has been dealt with."""
         return self._inbox.empty()
 
-    def post(self, event: msg.Event) -> None:
-        """Put ``event`` into the inbox."""
+    def post(self, event: msg.Event) -> int:
+        """Put ``event`` into the inbox. Returns its number: once ``taken`` is at least that, it has been dealt with."""
         self._inbox.put_nowait(event)
+        self._posted += 1
+        return self._posted
 
     async def run(self) -> None:
         """Take events until cancelled."""
@@ -69,18 +70,18 @@ class Engine:
             event = await self._next()
             for action in step(self.state, event, self._clock()):
                 self._do(action)
+            for watcher in self._watchers:
+                watcher.set()
 
     async def _next(self) -> msg.Event:
         deadline = next_deadline(self.state)
-        if deadline is None:
-            return await self._inbox.get()
-        if not self._inbox.empty():
-            return self._inbox.get_nowait()
         try:
-            async with asyncio.timeout(max(0.0, deadline - self._clock())):
-                return await self._inbox.get()
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self._clock())):
+                event = await self._inbox.get()
         except TimeoutError:
             return msg.Tick()
+        self.taken += 1
+        return event
 
     def _do(self, action: msg.Action) -> None:
         match action:
@@ -141,13 +142,8 @@ class Engine:
 
     # ---- what others may see ----
 
-    def phase(self, model: str) -> Phase | None:
-        """The phase of ``model``, or None while nobody has touched it."""
-        record = self.state.models.get(model)
-        return None if record is None else record.phase
-
     async def until(self, fact: Callable[[], bool]) -> None:
-        """Wait until ``fact`` is true; it is looked at again after each transition."""
+        """Wait until ``fact`` is true; it is looked at again after each event."""
         watcher = asyncio.Event()
         self._watchers.add(watcher)
         try:
@@ -168,5 +164,3 @@ class Engine:
     def _remember(self, change: msg.Changed) -> None:
         past = self.history.setdefault(change.model, deque(maxlen=HISTORY))
         past.append(Transition(time.time(), change.before, change.after, change.reason))
-        for watcher in self._watchers:
-            watcher.set()

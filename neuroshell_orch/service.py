@@ -153,8 +153,14 @@ class Service:
     async def unload(self, name: str) -> ModelStatus:
         """Give the memory of ``name`` back once nobody uses it, and wait until its process is gone."""
         name = self.resolve(name)
-        self.engine.post(msg.Unload(name))
-        await self.engine.until(lambda: self.engine.idle and self.engine.phase(name) in {None, Phase.COLD})
+        number = self.engine.post(msg.Unload(name))
+
+        def over() -> bool:
+            record = self.engine.state.models.get(name)
+            asked_again = record is not None and not record.facts.unloaded
+            return self.engine.taken >= number and (record is None or record.phase is Phase.COLD or asked_again)
+
+        await self.engine.until(over)
         return self.model_status(name)
 
     # ---- what there is to see ----

@@ -119,6 +119,8 @@ class Server:
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, OSError):
+            raise error  # an OSError is a client that left before it was heard
         self._count()
 
     def _count(self) -> None:

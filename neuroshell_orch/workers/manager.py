@@ -7,10 +7,12 @@ introspection would cost more than the start of a worker. Must not know what a w
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from dbus_fast import BusType, Message, MessageType, Variant
+from dbus_fast import Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
+from dbus_fast.errors import InvalidAddressError
 
 from neuroshell_orch.errors import OrchError
 
@@ -25,6 +27,12 @@ _MANAGER: Final = "org.freedesktop.systemd1.Manager"
 _PATH: Final = "/org/freedesktop/systemd1"
 _PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 _TIMEOUT: Final = 10.0
+
+
+def _address() -> str:
+    """Where the session bus is. Unlike the library's own search, never by asking an X server."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return os.environ.get("DBUS_SESSION_BUS_ADDRESS") or f"unix:path={runtime}/bus"
 
 
 class BusError(Exception):
@@ -48,7 +56,14 @@ class Manager:
     @classmethod
     async def connect(cls) -> Manager:
         """Connect and subscribe. Raises OrchError ``service-unreachable`` where there is no user manager."""
-        bus = MessageBus(bus_type=BusType.SESSION, negotiate_unix_fd=True)
+        try:
+            bus = MessageBus(bus_address=_address(), negotiate_unix_fd=True)
+        except InvalidAddressError as error:
+            raise OrchError(
+                "service-unreachable",
+                f"The address of the session bus is not one: {error}.",
+                "Correct DBUS_SESSION_BUS_ADDRESS, or let workers be child processes.",
+            ) from error
         try:
             async with asyncio.timeout(_TIMEOUT):
                 await bus.connect()
