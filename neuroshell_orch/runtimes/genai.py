@@ -188,7 +188,9 @@ class GenaiRuntime:
     def _parameters(self, request: Generate, limit: int) -> Native:
         parameters = self._og.GeneratorParams(self._model)
         options: dict[str, Any] = {"max_length": limit, "batch_size": 1, "num_beams": 1}
-        if request.temperature > 0 and request.top_k != 1:
+        if request.temperature < 0:
+            options["random_seed"] = request.seed  # how to choose is in the model's own genai_config.json
+        elif request.temperature > 0 and request.top_k != 1:
             options |= {
                 "do_sample": True,
                 "temperature": request.temperature,

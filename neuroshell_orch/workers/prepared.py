@@ -55,7 +55,7 @@ def _files_of(source: Path) -> list[tuple[str, int, int, int]]:
 async def prepare(cache: Path, source: Path) -> Path:
     """Make the prepared copy unless it exists; its path. It appears whole or not at all. Raises OrchError."""
     path = prepared_path(cache, source)
-    folder = path if source.is_dir() else path.parent
+    folder = cache / "prepared" / path.relative_to(cache / "prepared").parts[0]
     if folder.exists():
         return path
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -155,10 +155,12 @@ class Worker:
     async def stop(self, grace: float = 0.0) -> Exit:
         """End the process and wait until it is gone. With ``grace`` seconds it may first leave by itself."""
         self._stopping = True
+        if grace <= 0:
+            self._handle.kill()
         self._channel.close()
         if grace > 0 and not self._handle.exited.done():
             await asyncio.wait([self._handle.exited], timeout=grace)
-        self._handle.kill()
+            self._handle.kill()
         return await asyncio.shield(self.exited)
 
     def memory(self) -> Memory | None:

@@ -83,13 +83,14 @@ class Wake(Message, frozen=True):
 class Generate(Message, frozen=True):
     """Write an answer to ``messages``. Answered by Pieces and one Done, or by Failed with the same ``job``.
 
-    ``temperature`` 0 is greedy. ``max_tokens`` 0 means as many as the context holds.
+    ``temperature`` 0 is greedy; below 0 the model's own way of choosing holds, as its configuration says.
+    ``max_tokens`` 0 means as many as the context holds.
     """
 
     job: int
     messages: list[ChatMessage]
     max_tokens: int = 0
-    temperature: float = 0.0
+    temperature: float = -1.0
     top_p: float = 1.0
     top_k: int = 0
     seed: int = -1

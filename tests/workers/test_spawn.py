@@ -91,7 +91,8 @@ async def test_a_worker_dies_with_its_daemon(world, tmp_path, load):
         "asyncio.run(main())\n"
     )
     environment = {**os.environ, **fake_environment()}
-    with subprocess.Popen([sys.executable, str(daemon)], env=environment, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, str(daemon)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220
         pid = int(process.stdout.readline())
         process.kill()
     before = time.monotonic()
