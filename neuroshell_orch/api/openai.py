@@ -1,7 +1,8 @@
 """``/v1``: the part of OpenAI's convention that a chat needs, streaming and not.
 
 Owns the request's fields, the shapes of answers and events, and the refusal of parameters that would change the answer
-and that we do not honour. Must not know how an answer is made. Our own addition to the last event and to whole answers
+and that we do not honour. Where no temperature is given, the model's own configuration chooses, not OpenAI's default:
+small models need it. Must not know how an answer is made. Our own addition to the last event and to whole answers
 is ``timings`` in seconds.
 """
 
@@ -128,12 +129,15 @@ def to_generate(wanted: ChatRequest) -> Generate:
     messages = [_message(turn, index) for index, turn in enumerate(wanted.messages)]
     if not any(message.role == "user" and message.content.strip() for message in messages):
         raise OrchError("empty-prompt", "The prompt is empty.", "Say something in a message with the role user.")
+    temperature = wanted.temperature
+    if temperature is None:
+        temperature = -1.0 if wanted.top_p is None and wanted.top_k is None else 1.0
     stop = [wanted.stop] if isinstance(wanted.stop, str) else (wanted.stop or [])
     return Generate(
         job=0,
         messages=messages,
         max_tokens=limit or 0,
-        temperature=1.0 if wanted.temperature is None else wanted.temperature,
+        temperature=temperature,
         top_p=1.0 if wanted.top_p is None else wanted.top_p,
         top_k=wanted.top_k or 0,
         seed=-1 if wanted.seed is None else wanted.seed,
