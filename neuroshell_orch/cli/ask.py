@@ -19,13 +19,21 @@ from neuroshell_orch.errors import OrchError
 
 app = new_app()
 
-Model = Annotated[str | None, typer.Option("--model", "-m", help="The model to ask.", autocompletion=complete.models)]
-System = Annotated[str | None, typer.Option("--system", help="Instructions that come before the prompt.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="End the answer after this many tokens.")]
-Temperature = Annotated[
-    float | None, typer.Option("--temperature", min=0.0, max=2.0, help="0 always picks the likeliest token.")
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="NAME", help="The model to ask.", autocompletion=complete.models),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Make a random choice repeatable.")]
+System = Annotated[
+    str | None, typer.Option("--system", metavar="TEXT", help="Instructions that come before the prompt.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", metavar="N", min=1, help="End the answer after this many tokens.")
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", metavar="T", min=0.0, max=2.0, help="0 always picks the likeliest token."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Make a random choice repeatable.")]
 Stats = Annotated[bool, typer.Option("--stats", help="Print tokens, speed and times to stderr at the end.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
 
@@ -43,7 +51,7 @@ def ask(
 ) -> int:
     """Ask a model; the answer is printed while it is written.
 
-    Standard input, when it is not a terminal, is added to the prompt: git diff | nsorch ask "summarise this"
+    What is piped in is added to the prompt: git diff | nsorch ask "summarise this"
     """
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt(words or [])})
@@ -72,7 +80,10 @@ def prompt(words: list[str]) -> str:
     """The prompt from the command line and, where it is not a terminal, standard input. Raises OrchError if empty."""
     parts = [] if words == ["-"] else [" ".join(words)]
     if sys.stdin is not None and not sys.stdin.isatty():
-        piped = sys.stdin.buffer.read()
+        from neuroshell_orch.cli.answer import Waiting
+
+        with Waiting("reading standard input"):
+            piped = sys.stdin.buffer.read()
         if b"\0" in piped:
             message = "Standard input holds bytes that are not text."
             raise OrchError("bad-request", message, "Pipe text in, or close it with `< /dev/null`.")

@@ -33,3 +33,10 @@ def take() -> socket.socket | None:
     global _sock
     sock, _sock = _sock, None
     return sock
+
+
+def drop() -> None:
+    """Close the connection if nobody took it: the command line was wrong."""
+    sock = take()
+    if sock is not None:
+        sock.close()

@@ -33,7 +33,9 @@ def _complete(incomplete: str) -> list[str]:
 
 @app.command("help")
 def help_(
-    topic: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(TOPICS)}.", autocompletion=_complete)] = None,
+    topic: Annotated[
+        str | None, typer.Argument(metavar="TOPIC", help=" or ".join(TOPICS), autocompletion=_complete)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Explain a topic: exit-codes or environment."""

@@ -24,10 +24,11 @@ app = new_app()
 
 @app.command()
 def infer(
-    model: Annotated[str, typer.Argument(help="The model's name.", autocompletion=complete.models)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.", autocompletion=complete.models)],
     inputs: Annotated[list[str], typer.Argument(metavar="NAME=VALUE", help="@x.npy, 1,2,3 or [[1,2],[3,4]].")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the outputs to this .npz file, or one to a .npy file.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write the outputs to this .npz (or .npy) file."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON.")] = False,
 ) -> None:

@@ -31,13 +31,16 @@ def run() -> None:
         from neuroshell_orch.cli.serve import serve
 
         sys.exit(guarded(serve))
-    if arguments[:1] == ["ask"] and "--help" not in arguments:
-        from neuroshell_orch.cli import early
+    from neuroshell_orch.cli import early
 
+    if arguments[:1] == ["ask"] and not {"-h", "--help"}.intersection(arguments):
         early.connect()
-    from neuroshell_orch.cli.root import app
+    try:
+        from neuroshell_orch.cli.root import app
 
-    app(prog_name="nsorch")
+        app(prog_name="nsorch")
+    finally:
+        early.drop()
 
 
 def guarded(function: Callable[[], object]) -> int:

@@ -67,7 +67,8 @@ def show(name: Name, as_json: Json = False) -> None:
 def set_(
     name: Name,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", autocompletion=complete.models, help="Only for this model.")
+        str | None,
+        typer.Option("--model", "-m", metavar="NAME", autocompletion=complete.models, help="Only for this model."),
     ] = None,
     as_json: Json = False,
 ) -> None:

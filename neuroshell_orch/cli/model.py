@@ -73,7 +73,7 @@ class Precision(StrEnum):
 @app.command()
 def add(
     name: NewName,
-    path: Annotated[Path, typer.Argument(help="An ONNX file, an onnxruntime-genai folder or a GGUF file.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="An ONNX file, a genai folder or a GGUF file.")],
     precision: Annotated[Precision, typer.Option(help="For a GGUF file: how its weights are kept.")] = Precision.int4,
     as_json: Json = False,
 ) -> None:

@@ -10,11 +10,9 @@ Must not know what is asked.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -88,6 +86,9 @@ def service() -> Generator[Client, None, None]:
 
 @contextmanager
 def _daemon() -> Generator[Path, None, None]:
+    import shutil
+    import tempfile
+
     folder = Path(tempfile.mkdtemp(prefix="nsorch-"))  # 0700
     with orderly():
         try:

@@ -20,7 +20,7 @@ app = new_app()
 
 @app.command()
 def why(
-    model: Annotated[str, typer.Argument(help="The model's name.", autocompletion=complete.models)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.", autocompletion=complete.models)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say why a model is as warm as it is, how it came to it, and what comes next."""

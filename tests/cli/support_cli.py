@@ -23,10 +23,10 @@ class World:
         self.config = root / "config" / "nsorch"
         self.processes: list[subprocess.Popen] = []
 
-    def start(self, *arguments: str, env: dict[str, str] | None = None, **options) -> subprocess.Popen:
+    def start(self, *arguments: str, env=None, command=COMMAND, **options) -> subprocess.Popen:
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         environment = os.environ | {"PYTHONWARNINGS": "error"} | (env or {})
-        process = subprocess.Popen([*COMMAND, *arguments], env=environment, **(streams | options))
+        process = subprocess.Popen([*command, *arguments], env=environment, **(streams | options))
         self.processes.append(process)
         return process
 
