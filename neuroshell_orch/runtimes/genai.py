@@ -1,8 +1,9 @@
 """Language models by onnxruntime-genai: a folder with ``genai_config.json``, an ONNX graph and a tokenizer.
 
-Owns loading, the chat template, sampling and the token loop. Must not know sockets or frames beyond the message
-types, and never imports ``onnxruntime``: genai brings the library itself, and importing the Python package with
-it costs another 100 ms and 20 MB for nothing. Its dummy model is therefore a genai folder too (see ``dummy``).
+Owns loading and the chat template; the token loop is in ``genai_writer``. Must not know sockets or frames beyond
+the message types, and never imports ``onnxruntime``: genai finds that library itself, and the Python package on top
+would cost every worker 25 ms and 19 MiB (8 of them private) for nothing. Its dummy model is therefore a genai folder
+too (see ``dummy``), and a parked worker has run exactly what a load will run.
 
 genai holds the interpreter's lock while it loads a model, so a load can only be ended by ending the process.
 """
@@ -13,21 +14,15 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes import base, devices, dummy, files, mappings
-from neuroshell_orch.runtimes.stops import StopFilter
+from neuroshell_orch.runtimes.genai_writer import Native, Writer
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-Native: TypeAlias = Any
-"""An object of onnxruntime_genai, which comes without types."""
-
-_CHUNK: Final = 256
-"""Prompt tokens taken in at once; a cancelled job is noticed between two chunks."""
 
 
 def create() -> GenaiRuntime:
@@ -132,21 +127,14 @@ class GenaiRuntime:
         """Not for language models."""
         raise OrchError("unsupported", "This model writes text; it takes no tensors.", "Use `nsorch ask` with it.")
 
-    # ---- answering ----
-
     def generate(self, request: Generate, emit: Callable[[str, int], None], cancelled: Callable[[], bool]) -> Done:
         """Write one answer."""
         started = time.monotonic()
         prompt = self._encode(request)
-        limit = self._limit(len(prompt), request.max_tokens)
+        limit = min(self._context, len(prompt) + request.max_tokens) if request.max_tokens > 0 else self._context
+        writer = Writer(self._og, self._model, self._tokenizer.create_stream().decode, self._ends, request)
         try:
-            generator = self._og.Generator(self._model, self._parameters(request, limit))
-            for at in range(0, len(prompt), _CHUNK):
-                if cancelled():
-                    return Done(job=request.job, reason="cancelled", prompt_tokens=at)
-                generator.append_tokens(prompt[at : at + _CHUNK])
-            prefilled = time.monotonic()
-            reason, count = self._tokens(generator, request.stop, emit, cancelled)
+            reason = writer.write(prompt, limit, emit, cancelled)
         except RuntimeError as error:
             raise OrchError(
                 "answer-failed", f"The runtime failed in the middle of an answer: {error}", "Ask again."
@@ -155,9 +143,9 @@ class GenaiRuntime:
             job=request.job,
             reason=reason,
             prompt_tokens=len(prompt),
-            completion_tokens=count,
-            prefill_seconds=prefilled - started,
-            decode_seconds=time.monotonic() - prefilled,
+            completion_tokens=writer.count,
+            prefill_seconds=writer.prefilled - started,
+            decode_seconds=time.monotonic() - writer.prefilled,
         )
 
     def _encode(self, request: Generate) -> Native:
@@ -180,58 +168,6 @@ class GenaiRuntime:
                 "Shorten it, or raise the model's ContextLength if it can take more.",
             )
         return prompt
-
-    def _limit(self, prompt_tokens: int, max_tokens: int) -> int:
-        """Tokens in all. The runtime reserves its cache for this many, so it is sized to the ask."""
-        return min(self._context, prompt_tokens + max_tokens) if max_tokens > 0 else self._context
-
-    def _parameters(self, request: Generate, limit: int) -> Native:
-        parameters = self._og.GeneratorParams(self._model)
-        options: dict[str, Any] = {"max_length": limit, "batch_size": 1, "num_beams": 1}
-        if request.temperature < 0:
-            options["random_seed"] = request.seed  # how to choose is in the model's own genai_config.json
-        elif request.temperature > 0 and request.top_k != 1:
-            options |= {
-                "do_sample": True,
-                "temperature": request.temperature,
-                "top_p": request.top_p,
-                "top_k": request.top_k,
-                "random_seed": request.seed,
-            }
-        else:
-            options |= {"do_sample": False, "top_k": 1, "top_p": 1.0, "temperature": 1.0}
-        parameters.set_search_options(**options)
-        return parameters
-
-    def _tokens(
-        self, generator: Native, stop: list[str], emit: Callable[[str, int], None], cancelled: Callable[[], bool]
-    ) -> tuple[str, int]:
-        """The token loop: why it ended, and how many tokens it wrote."""
-        next_token, get_token, is_done = generator.generate_next_token, generator.get_next_tokens, generator.is_done
-        decode, ends, stops = self._tokenizer.create_stream().decode, self._ends, StopFilter(stop)
-        count = unshown = 0
-        reason = "length"
-        while not is_done():
-            if cancelled():
-                reason = "cancelled"
-                break
-            next_token()
-            token = int(get_token()[0])
-            if token in ends:
-                reason = "stop"
-                break
-            count += 1
-            unshown += 1
-            text = stops.feed(decode(token))
-            if text:
-                emit(text, unshown)
-                unshown = 0
-            if stops.stopped:
-                return "stop", count
-        rest = stops.flush()
-        if rest:
-            emit(rest, unshown)
-        return reason, count
 
 
 def _configuration(folder: Path) -> Any:  # noqa: ANN401 - JSON

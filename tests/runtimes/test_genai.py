@@ -10,6 +10,7 @@ import onnxruntime_genai as og
 import pytest
 
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.runtimes import genai_writer
 from neuroshell_orch.runtimes.genai import GenaiRuntime
 from neuroshell_orch.workers.protocol import ChatMessage, Generate, Infer, Load
 from tests.support_tiny import CONTEXT, tiny_genai_folder
@@ -81,6 +82,24 @@ def test_without_a_limit_the_context_ends_it_or_the_model_does(runtime):
     _, _, done = answer(runtime, temperature=1.5, seed=3)
     assert done.reason in ("stop", "length")
     assert done.prompt_tokens + done.completion_tokens <= CONTEXT
+
+
+def test_an_answer_longer_than_the_first_room_goes_on(runtime, monkeypatch):
+    _, expected, whole = answer(runtime, max_tokens=100)
+    assert whole.completion_tokens > 16
+    monkeypatch.setattr(genai_writer, "ROOM", 4)
+    _, text, done = answer(runtime, max_tokens=100)
+    assert (text, done.reason, done.completion_tokens) == (expected, whole.reason, whole.completion_tokens)
+    assert answer(runtime, max_tokens=6)[2].completion_tokens == 6
+    assert answer(runtime, max_tokens=100, cancel_after=8)[2].reason == "cancelled"
+
+
+def test_a_long_prompt_is_taken_in_by_pieces(runtime, folder, monkeypatch):
+    monkeypatch.setattr(genai_writer, "CHUNK", 7)
+    messages = [ChatMessage("user", "x " * 40)]
+    assert answer(runtime, messages, max_tokens=30)[1] == bare(folder, messages, 30)[1]
+    _, _, done = answer(runtime, messages, cancel_after=3)
+    assert (done.reason, done.completion_tokens) == ("cancelled", 0)
 
 
 def test_seeds(runtime):

@@ -60,7 +60,7 @@ def test_tunables_of_the_user_are_kept(before, after):
 async def test_a_child_is_alone_with_its_socket(world, monkeypatch):
     monkeypatch.setenv("LISTEN_FDS", "3")
     async with world.worker() as worker:
-        await worker.greeted
+        await worker.standby("fake")
         assert worker.unit is None
         descriptors = {fd: os.readlink(f"/proc/{worker.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{worker.pid}/fd")}
         assert descriptors.pop("0") == "/dev/null"

@@ -198,6 +198,29 @@ async def test_workers_of_a_service_end_with_it(manager, tmp_path):
     await until(lambda: not active_units())
 
 
+@pytest.mark.parametrize("sandbox", [[], ["--property=PrivateUsers=yes"]], ids=["open", "private users"])
+async def test_a_sandboxed_daemon_can_read_a_sandboxed_workers_memory(manager, tmp_path, sandbox):
+    daemon = tmp_path / "daemon.py"
+    out = tmp_path / "out"
+    daemon.write_text(
+        "import asyncio\n"
+        "from neuroshell_orch.workers.launch import *\n"
+        "from neuroshell_orch.workers.process import Worker\n"
+        "async def main():\n"
+        "    launcher = await choose_launcher('systemd')\n"
+        "    worker = await Worker.start(launcher, WorkerSpec('seen', 1))\n"
+        "    await worker.greeted\n"
+        f"    open({str(out)!r}, 'w').write(str(worker.memory().private_dirty))\n"
+        "    await worker.stop()\n"
+        "    await launcher.close()\n"
+        "asyncio.run(main())\n"
+    )
+    settings = [f"--setenv={k}={v}" for k, v in fake_environment().items()]
+    command = ["systemd-run", "--user", "-q", "--wait", "--collect", *sandbox, *settings, sys.executable, str(daemon)]
+    await asyncio.to_thread(subprocess.run, command, check=True)
+    assert int(out.read_text()) > 1 << 20
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
