@@ -1,0 +1,84 @@
+"""One ask over the socket by a client that does nothing else: times at the first and the last byte that matter.
+
+Owns the request and the reading of the stream. Must not import the project's own client: that one is measured by the
+command line's rows.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.bench.bare import first_byte
+from tests.bench.orchestrator import WAIT, Orchestrator, program
+from tests.bench.registry import BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Answer(NamedTuple):
+    """``first``: seconds from connecting to the first token. ``rate``: tokens a second after it."""
+
+    first: float
+    rate: float
+    text: str
+
+
+def raw(
+    service: Orchestrator, prompt: str, limit: int, midway: int = 0, then: Callable[[], None] | None = None
+) -> Answer:
+    """Connect, ask, read to the end; ``then`` is called after ``midway`` pieces. Raises BenchError."""
+    body = json.dumps(
+        {
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": limit,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+    ).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    began = time.perf_counter()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(WAIT)
+        sock.connect(str(service.path))
+        sock.sendall(head.encode() + body)
+        return _read(sock, began, service, midway, then)
+
+
+def _read(
+    sock: socket.socket, began: float, service: Orchestrator, midway: int, then: Callable[[], None] | None
+) -> Answer:
+    held, everything, pieces, first, last, tokens = b"", b"", [], 0.0, 0.0, 0
+    while chunk := sock.recv(65536):
+        everything += chunk
+        # An event is one line in one chunk; the lines of HTTP's own framing do not begin with "data:".
+        *lines, held = (held + chunk).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data: {"):
+                continue
+            event = json.loads(line[6:])
+            tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+            text = event["choices"][0]["delta"].get("content") if event.get("choices") else None
+            if text:
+                last = time.perf_counter()
+                first = first or last
+                pieces.append(text)
+                if then is not None and len(pieces) == midway:
+                    then()
+    if not everything.startswith(b"HTTP/1.1 200") or not everything.endswith(b"0\r\n\r\n") or not pieces:
+        raise BenchError(f"the ask failed: {everything.decode(errors='replace')[-500:]} {service.tail()}")
+    return Answer(first - began, (tokens - 1) / (last - first) if last > first else 0.0, "".join(pieces))
+
+
+def by_command(service: Orchestrator, prompt: str, limit: int) -> tuple[float, str]:
+    """``nsorch ask``: seconds from exec to the first byte on its standard output, and the answer."""
+    options = ["--max-tokens", str(limit), "--temperature", "0"]
+    seconds, text = first_byte([*program(), "ask", *options, prompt], service.environment)
+    return seconds, text.removesuffix("\n")
