@@ -8,6 +8,8 @@ OrchError becomes two lines on stderr and an exit code. Must not know any comman
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -18,15 +20,15 @@ if TYPE_CHECKING:
 EXIT_PIPE: Final = 141
 """The reader of our output went away: what a shell reports for SIGPIPE."""
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
 
 def run() -> None:
     """The ``nsorch`` program."""
     arguments = sys.argv[1:]
+    _mend_streams()
     if arguments == ["--version"]:
-        from neuroshell_orch import __version__
-
-        sys.stdout.write(f"nsorch {__version__}\n")
-        return
+        sys.exit(guarded(_version))
     if arguments == ["serve"]:
         from neuroshell_orch.cli.serve import serve
 
@@ -43,9 +45,15 @@ def run() -> None:
         early.drop()
 
 
+def _version() -> None:
+    from neuroshell_orch import __version__
+
+    sys.stdout.write(f"nsorch {__version__}\n")
+
+
 def guarded(function: Callable[[], object]) -> int:
     """Run ``function``; its exit code, with every error that a person can act on told in two lines."""
-    from neuroshell_orch.errors import EXIT_CANCELLED, OrchError
+    from neuroshell_orch.errors import EXIT_CANCELLED, EXIT_FAILURE, OrchError
 
     try:
         try:
@@ -61,11 +69,38 @@ def guarded(function: Callable[[], object]) -> int:
             sys.stdout.flush()
             return EXIT_CANCELLED
     except BrokenPipeError:
-        null = os.open(os.devnull, os.O_WRONLY)  # else the interpreter complains when it flushes at its end
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+        _drop_output()
         return EXIT_PIPE
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        from neuroshell_orch.cli.output import complain
+
+        _drop_output()
+        complain(f"The output cannot be written: {error.strerror}.")
+        return EXIT_FAILURE
     return code if isinstance(code, int) else 0
+
+
+def _mend_streams() -> None:
+    """Output that was closed goes nowhere, and a letter that the terminal does not know becomes a question mark."""
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which a socket would take otherwise
+            if number == 1:
+                sys.stdout = os.fdopen(1, "w", closefd=False)
+            elif number == 2:
+                sys.stderr = os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _drop_output() -> None:
+    """What is still held back goes nowhere, else the interpreter complains when it flushes at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from support_cli import wait_until
@@ -211,3 +212,41 @@ def test_a_socket_without_permission(nsorch):
     assert (process.returncode, out) == (5, b"")
     assert b"Not allowed to connect" in err
     assert b"as the user whose service it is" in err
+
+
+def test_bytes_on_the_command_line_that_are_no_text_become_question_marks(nsorch):
+    nsorch.daemon()
+    process = nsorch.start("ask", b"caf\xe9")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert asked(nsorch)["messages"][-1]["content"] == "caf?"
+
+
+def test_an_output_that_knows_no_umlauts_gets_question_marks(nsorch):
+    nsorch.daemon(pieces=["gr\u00fc\u00dfe"])
+    result = nsorch("ask", "hi", env={"PYTHONIOENCODING": "ascii"})
+    assert (result.code, result.out, result.err) == (0, "gr??e\n", "")
+
+
+@pytest.mark.parametrize("arguments", [["ask", "hi"], ["ps"], ["--version"]])
+def test_closed_output_is_no_crash(nsorch, arguments):
+    nsorch.daemon()
+    process = nsorch.start(*arguments, preexec_fn=lambda: os.close(1))
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+
+
+@pytest.mark.parametrize("arguments", [["ask", "hi"], ["ps"], ["--version"]])
+def test_a_full_disk_is_told(nsorch, arguments):
+    nsorch.daemon()
+    with Path("/dev/full").open("wb") as full:
+        process = nsorch.start(*arguments, stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, b"nsorch: The output cannot be written: No space left on device.\n")
+
+
+def test_a_long_prompt_arrives_whole(nsorch):
+    nsorch.daemon()
+    text = "word " * 200_000
+    assert nsorch("ask", stdin=text.encode()).code == 0
+    assert asked(nsorch)["messages"][-1]["content"] == text.strip()

@@ -338,3 +338,15 @@ def test_ask_needs_neither_msgspec_nor_rich_nor_numpy(nsorch):
     assert not heavy.intersection(loaded)
     assert done.stdout == "Paris is it.\n"
     assert Path(nsorch.run_dir).exists()
+
+
+def test_version_needs_no_parser():
+    code = (
+        "import sys; sys.argv = ['nsorch', '--version']\n"
+        "from neuroshell_orch.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit: pass\n"
+        "assert not {'typer', 'socket', 'http', 'json'}.intersection(sys.modules), sorted(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -182,6 +182,15 @@ def test_however_it_ends_nothing_is_left_behind(alone, number, code):
     wait_until(lambda: not list((alone.root / "home").iterdir()))
 
 
+def test_without_a_model_the_way_to_one_is_told(alone):
+    (alone.config / "nsorch.conf").unlink()
+    for path in (alone.config / "models.d").iterdir():
+        path.unlink()
+    result = alone("ask", "hi")
+    assert (result.code, result.out) == (3, "")
+    assert "nsorch model pull smollm2-135m" in result.err
+
+
 def test_several_at_once_do_not_meet(alone):
     running = [alone.start("ask", f"word{number}") for number in range(3)]
     for number, process in enumerate(running):
