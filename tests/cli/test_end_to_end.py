@@ -202,3 +202,29 @@ def test_a_chat_keeps_its_own_service_over_its_turns(alone):
     result = alone("chat", stdin=b"one\ntwo three\n")
     assert (result.code, result.out) == (0, "one \ntwo three \n")
     assert result.err.count("no running service") == 1
+
+
+@pytest.mark.parametrize(
+    ("manager_runs", "unit", "told"),
+    [
+        (False, False, "`nsorch doctor`"),
+        (True, False, "`nsorch setup`"),
+        (True, True, "`systemctl --user enable --now nsorch.socket`"),
+    ],
+)
+def test_the_way_to_a_lasting_service_is_told(alone, monkeypatch, manager_runs, unit, told):
+    if manager_runs:
+        (alone.root / "run" / "systemd").mkdir()
+        (alone.root / "run" / "systemd" / "private").touch()
+        programs = alone.root / "programs"
+        programs.mkdir()
+        (programs / "systemctl").write_text("#!/bin/sh\nexit 1\n")
+        (programs / "systemctl").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    if unit:
+        folder = alone.root / "config" / "systemd" / "user"
+        folder.mkdir(parents=True)
+        (folder / "nsorch.socket").touch()
+    result = alone("ask", "hi")
+    assert (result.code, result.out) == (0, "hi \n")
+    assert told in result.err
