@@ -8,6 +8,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  ?= smollm2-135m
 PROMPT ?= What is the capital of France?
+# pip talks on a terminal, where somebody waits, and is quiet elsewhere.
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check --use-pep517 $(if $(MAKE_TERMOUT),,--quiet)
 # Further arguments for pytest: make test TESTS="tests/core -x"
 TESTS  ?=
 
@@ -25,13 +27,13 @@ $(VENV)/.run: pyproject.toml packaging/prerequisites
 	@packaging/prerequisites run
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "Installing nsorch and the runtimes it needs (about 250 MB to fetch the first time) …" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.run
 	@packaging/prerequisites test
 	@echo "Installing what the tests need …" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@
 
 setup: $(VENV)/.run
