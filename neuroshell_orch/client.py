@@ -6,8 +6,6 @@ It stands on the way to the first token: at import it needs nothing but ``socket
 before anything else is imported, so that systemd starts the daemon while this process is still loading.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 import fcntl

@@ -93,7 +93,8 @@ class Daemon:
         level = _LEVELS[configuration.settings.log_level]
         # A daemon that lives for one command shares its terminal: there it only speaks up when something is wrong.
         journal.configure(level if self._options.parent_fd is None else min(level, journal.WARNING))
-        launcher = await choose_launcher(configuration.settings.worker_launcher)
+        alone = self._options.parent_fd is not None  # it ends with a command, and so must its workers
+        launcher = await choose_launcher("child" if alone else configuration.settings.worker_launcher)
         self.service = Service(
             configuration,
             launcher,

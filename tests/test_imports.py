@@ -25,6 +25,7 @@ ALLOWED = {
     "runtimes": {"errors", "workers.protocol"},
     "models": {"errors", "config"},
     "client": {"errors", "api.schema", "config.paths"},
+    "cli": {"errors", "client", "api.schema", "config", "models", "sd.units", "sd.activation", "daemon", "workers.prepared"},
     "planning": {"errors", "config", "core", "workers.protocol"},
     "engine": {"errors", "core", "api.schema"},
     "desk": {"errors", "engine", "workers"},

@@ -4,8 +4,6 @@ Owns the order (name, format, conversion, digest, registration) and that a step 
 before. Must not know how anything is printed but progress, nor how a format is read or converted.
 """
 
-# ruff: noqa: PLC0415  (the converter brings numpy and onnx)
-
 from __future__ import annotations
 
 import hashlib

@@ -4,8 +4,6 @@ Owns how the prompt is put together from the words and standard input, and what 
 on the way to the first token, so it imports nothing that it does not use.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 import sys

@@ -4,8 +4,6 @@ Owns the history and the keys: Ctrl-C cancels an answer and not the chat, Ctrl-D
 Must not know how an answer is made.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 import sys

@@ -3,8 +3,6 @@
 Owns the completion functions; a broken configuration completes nothing and says nothing. Must not wake the daemon.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 

@@ -3,8 +3,6 @@
 Owns how these are shown. Reads the files itself and asks no service.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 from typing import Annotated

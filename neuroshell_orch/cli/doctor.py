@@ -4,8 +4,6 @@ Owns the order and the wording of the findings and the exit code: 1 if something
 can only be better is a note. The checks are in ``checkup``; nothing is changed, and no service or model is woken.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 from typing import Annotated

@@ -4,8 +4,6 @@ Owns that one connection. While this process imports its parser, systemd already
 machine that is a tenth of a second of the time to the first token. Must not know what the connection is used for.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

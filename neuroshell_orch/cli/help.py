@@ -3,8 +3,6 @@
 Owns the topics. The table of exit codes is made from the table of problems, so that it cannot be wrong.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 from typing import Annotated

@@ -3,8 +3,6 @@
 Owns the command and where the outputs go; the forms of a tensor are in ``tensors``, which brings numpy.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 from pathlib import Path

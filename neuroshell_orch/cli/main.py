@@ -4,8 +4,6 @@ Owns the two shortcuts (``--version`` and ``serve`` need no parser), the early c
 OrchError becomes two lines on stderr and an exit code. Must not know any command.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 import errno

@@ -4,8 +4,6 @@ Owns how modes are shown. Setting one writes the user's own drop-in and works wh
 only if it runs.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated

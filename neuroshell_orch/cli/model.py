@@ -4,8 +4,6 @@ Owns what is printed and the order of the steps; files are the registry's, forma
 warmth is the daemon's. A daemon that runs is told after every change; one that sleeps is woken only to preload.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 from enum import StrEnum

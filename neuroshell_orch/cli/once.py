@@ -5,8 +5,6 @@ runtime folder of its own. Must not know why it was started. Run as ``python -m 
 FOLDER``; ``nsorch serve`` is the one for people.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 import fcntl

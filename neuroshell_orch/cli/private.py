@@ -5,8 +5,6 @@ ends this process (also SIGKILL), the daemon sees the end of file on its parent 
 Must not know what is asked.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 import os

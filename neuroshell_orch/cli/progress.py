@@ -4,8 +4,6 @@ Owns when something is shown at all (after a second) and how often. What is done
 how much is done and how much there is. rich is imported only for a bar that is really drawn.
 """
 
-# ruff: noqa: PLC0415  (rich is slow to import and mostly not needed)
-
 from __future__ import annotations
 
 import sys

@@ -3,8 +3,6 @@
 Owns the columns. While the daemon sleeps the answer is that everything is cold, and it sleeps on.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 import time

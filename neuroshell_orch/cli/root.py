@@ -4,8 +4,6 @@ Owns the table of commands and their lazy loading: a command's module is importe
 one command never pays for another. Imports only typer. Must not know what any command does.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 import difflib

@@ -3,8 +3,6 @@
 Owns nothing but the call; what the daemon does, it decides itself.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 

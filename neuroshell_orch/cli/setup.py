@@ -4,8 +4,6 @@ Owns what is printed, and which program the units shall start; what is written w
 the knowledge of ``sd.units``.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 import sys

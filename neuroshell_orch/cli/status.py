@@ -3,8 +3,6 @@
 Owns its lines. While the daemon sleeps it says so, and the daemon sleeps on.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 from typing import Annotated

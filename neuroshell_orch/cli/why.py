@@ -3,8 +3,6 @@
 Owns how the story is told. While the daemon sleeps there is none to tell, and it sleeps on.
 """
 
-# ruff: noqa: PLC0415  (imported where it is used: start-up is part of every answer)
-
 from __future__ import annotations
 
 import time
