@@ -89,6 +89,10 @@ def _wanted(content: mmap.mmap) -> tuple[dict[str, int], str]:
 def check_genai(folder: Path, config: object) -> list[Path]:
     """Check every file that a genai configuration names; the data files of its graphs. Raises OrchError."""
     data: list[Path] = []
+    for path in folder.iterdir():
+        # The tokenizer's files are opened by name, whatever they are; a pipe would never end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise _escapes(folder, path.name, "it is not a regular file")
     for key, value in _settings(config):
         if key == "custom_ops_library":
             raise OrchError(

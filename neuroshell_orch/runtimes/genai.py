@@ -11,6 +11,7 @@ genai holds the interpreter's lock while it loads a model, so a load can only be
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,7 @@ class GenaiRuntime:
         self._tokenizer: Native = None
         self._ends: frozenset[int] = frozenset()
         self._context = 0
+        self._vocabulary = 0
         self._has_template = True
         self._weights = mappings.Weights([])
 
@@ -63,9 +65,10 @@ class GenaiRuntime:
 
     def load(self, load: Load) -> Loaded:
         """Load a genai folder."""
-        self._folder = Path(load.path).resolve()
+        self._folder = Path(os.path.realpath(load.path))
         config = _configuration(self._folder)
-        declared = _context_length(self._folder, config)
+        declared = _number(self._folder, config, "context_length")
+        self._vocabulary = _number(self._folder, config, "vocab_size")
         self._weights = mappings.Weights(files.check_genai(self._folder, config))
         self._context = min(load.context_length, declared) if load.context_length > 0 else declared
         threads = base.usable_threads(load.threads)
@@ -132,7 +135,8 @@ class GenaiRuntime:
         started = time.monotonic()
         prompt = self._encode(request)
         limit = min(self._context, len(prompt) + request.max_tokens) if request.max_tokens > 0 else self._context
-        writer = Writer(self._og, self._model, self._tokenizer.create_stream().decode, self._ends, request)
+        decode = self._tokenizer.create_stream().decode
+        writer = Writer(self._og, self._model, decode, request, ends=self._ends, vocabulary=self._vocabulary)
         try:
             reason = writer.write(prompt, limit, emit, cancelled)
         except RuntimeError as error:
@@ -172,27 +176,27 @@ class GenaiRuntime:
 
 def _configuration(folder: Path) -> Any:  # noqa: ANN401 - JSON
     path = folder / "genai_config.json"
-    try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.is_file():
         raise OrchError(
             "file-missing", f"There is no {path}.", "A language model is a folder with a genai_config.json in it."
-        ) from None
+        )
+    try:
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise OrchError(
             "model-invalid", f"{path} cannot be read: {type(error).__name__}: {error}.", "Add or fetch the model again."
         ) from error
 
 
-def _context_length(folder: Path, config: Any) -> int:  # noqa: ANN401
+def _number(folder: Path, config: Any, key: str) -> int:  # noqa: ANN401
     try:
-        context = config["model"]["context_length"]
+        number = config["model"][key]
     except (KeyError, TypeError):
-        context = None
-    if not isinstance(context, int) or context < 2:
+        number = None
+    if not isinstance(number, int) or number < 2:
         raise OrchError(
             "model-invalid",
-            f"{folder / 'genai_config.json'}: model.context_length is {context!r}, not a number of tokens.",
+            f"{folder / 'genai_config.json'}: model.{key} is {number!r}, not a number of tokens.",
             "Correct it, or add the model again.",
         )
-    return context
+    return number

@@ -25,6 +25,11 @@ Native: TypeAlias = Any
 
 CHUNK: Final = 256
 """Prompt tokens taken in at once; a cancelled job is noticed between two chunks."""
+_COLDEST: Final = 1e-3
+"""Below it genai divides by what is nearly nothing."""
+_NARROWEST: Final = 1e-6
+"""A top_p of 0 would mean all to genai."""
+_SEEDS: Final = (1 << 31) - 1
 ROOM: Final = 1024
 """Tokens of the answer that the cache has room for at first."""
 
@@ -33,12 +38,20 @@ class Writer:
     """Writes one answer; ``count`` tokens so far, ``prefilled`` at this instant of the monotonic clock."""
 
     def __init__(
-        self, og: Native, model: Native, decode: Callable[[int], str], ends: frozenset[int], request: Generate
+        self,
+        og: Native,
+        model: Native,
+        decode: Callable[[int], str],
+        request: Generate,
+        *,
+        ends: frozenset[int],
+        vocabulary: int,
     ) -> None:
         self._og = og
         self._model = model
         self._decode = decode
         self._ends = ends
+        self._vocabulary = vocabulary
         self._request = request
         self._stops = StopFilter(request.stop)
         self._unshown = 0
@@ -79,10 +92,10 @@ class Writer:
         if request.temperature > 0 and request.top_k != 1:
             options |= {
                 "do_sample": True,
-                "temperature": request.temperature,
-                "top_p": request.top_p,
-                "top_k": request.top_k,
-                "random_seed": request.seed,
+                "temperature": max(request.temperature, _COLDEST),
+                "top_p": min(max(request.top_p, _NARROWEST), 1.0),
+                "top_k": request.top_k if 0 < request.top_k < self._vocabulary else 0,
+                "random_seed": request.seed & _SEEDS if request.seed >= 0 else -1,
             }
         else:
             options |= {"do_sample": False, "top_k": 1, "top_p": 1.0, "temperature": 1.0}

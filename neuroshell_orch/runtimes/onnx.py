@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -65,7 +66,7 @@ class OnnxRuntime:
 
     def load(self, load: Load) -> Loaded:
         """Load an ONNX file."""
-        path = Path(load.path).resolve()
+        path = Path(os.path.realpath(load.path))
         if not path.exists():
             raise OrchError("file-missing", f"There is no {path}.", "Add the model again, or remove it.")
         if path.is_dir():

@@ -157,12 +157,14 @@ def test_a_missing_data_file_is_named(folder):
 )
 def test_a_genai_configuration_may_not_escape(folder, decoder, words):
     (folder / "m.onnx").write_bytes(model())
+    (folder / "fifo.bin").unlink()
     with pytest.raises(OrchError, match=words):
         check_genai(folder, {"model": {"decoder": decoder}})
 
 
 def test_a_genai_configuration_names_its_data(folder):
     (folder / "m.onnx").write_bytes(model(outside("w", "good.bin")))
+    (folder / "fifo.bin").unlink()
     assert check_genai(folder, json.loads('{"model":{"decoder":{"filename":"m.onnx"}}}')) == [folder / "good.bin"]
 
 

@@ -107,6 +107,25 @@ def test_seeds(runtime):
     assert first == again != other
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 1e-9},
+        {"temperature": 1.0, "seed": 1 << 62},
+        {"temperature": 1.0, "top_k": -5, "top_p": 7.0},
+        {"temperature": 1.0, "top_k": 1 << 20},
+        {"temperature": 50.0, "top_p": 0.5, "top_k": 3},
+    ],
+    ids=str,
+)
+def test_odd_settings_still_give_an_answer(runtime, options):
+    assert answer(runtime, max_tokens=10, **options)[2].completion_tokens > 0
+
+
+def test_top_p_0_is_greedy(runtime):
+    assert answer(runtime, temperature=1.0, top_p=0.0, max_tokens=20)[1] == answer(runtime, max_tokens=20)[1]
+
+
 def test_top_k_1_and_a_tiny_top_p_are_greedy(runtime):
     greedy = answer(runtime, max_tokens=30)[1]
     assert answer(runtime, max_tokens=30, temperature=2.0, top_k=1)[1] == greedy
@@ -198,6 +217,14 @@ def edit(change):
     return apply
 
 
+def pipe(name):
+    def apply(folder):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return apply
+
+
 def truncate(name, size):
     return lambda folder: os.truncate(folder / name, size)
 
@@ -217,6 +244,9 @@ def truncate(name, size):
         (truncate("model.onnx.data", 100), "model-invalid", "cut off"),
         (lambda f: (f / "model.onnx.data").unlink(), "file-missing", "model.onnx.data"),
         (lambda f: (f / "tokenizer.json").write_text("{}"), "model-invalid", "cannot be loaded"),
+        (pipe("tokenizer.json"), "model-invalid", "regular file"),
+        (pipe("model.onnx"), "model-invalid", "regular file"),
+        (pipe("genai_config.json"), "file-missing", "genai_config.json"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
