@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnx
 import pytest
@@ -74,6 +76,21 @@ async def test_a_prepared_tensor_model_hibernates_and_computes_the_same(big, tmp
         assert await run(worker) == before
         await worker.hibernate()
         assert await run(worker) == before, "the pages also come back by themselves"
+    finally:
+        await worker.stop()
+
+
+@pytest.mark.anyio
+async def test_a_file_cut_off_while_it_is_mapped_ends_the_worker_with_a_sentence(big, tmp_path):
+    path = await prepare(tmp_path, big)
+    worker, _ = await started("onnx", path)
+    try:
+        await worker.hibernate()
+        os.truncate(str(path) + ".data", 4096)
+        with pytest.raises(OrchError, match="SIGBUS") as died:
+            await run(worker)
+        assert died.value.problem == "worker-died"
+        assert "changed or cut off" in died.value.hint
     finally:
         await worker.stop()
 
