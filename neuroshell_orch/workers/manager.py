@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from dbus_fast import Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
@@ -44,13 +44,21 @@ class BusError(Exception):
         self.text = text
 
 
+class Listener(NamedTuple):
+    """Whoever wants the results of jobs on ``unit`` and the changed properties of its object at ``path``."""
+
+    unit: str
+    path: str
+    job: Callable[[str], None]
+    change: Callable[[dict[str, Any]], None]
+
+
 class Manager:
     """A connection to ``systemd --user``."""
 
     def __init__(self, bus: MessageBus) -> None:
         self._bus = bus
-        self._jobs: dict[str, Callable[[str], None]] = {}
-        self._changes: dict[str, Callable[[dict[str, Any]], None]] = {}
+        self._listeners: set[Listener] = set()
         bus.add_message_handler(self._heard)
 
     @classmethod
@@ -108,15 +116,13 @@ class Manager:
         values = await self._reply(message)
         return {name: value.value for name, value in values.items()}
 
-    def watch(self, unit: str, path: str, job: Callable[[str], None], change: Callable[[dict[str, Any]], None]) -> None:
-        """Hear the result of jobs on ``unit`` and the changed properties of ``path``."""
-        self._jobs[unit] = job
-        self._changes[path] = change
+    def watch(self, listener: Listener) -> None:
+        """Tell ``listener`` about its unit from now on. Several may listen to one unit."""
+        self._listeners.add(listener)
 
-    def unwatch(self, unit: str, path: str) -> None:
-        """Hear nothing any more."""
-        self._jobs.pop(unit, None)
-        self._changes.pop(path, None)
+    def unwatch(self, listener: Listener) -> None:
+        """Tell it nothing any more."""
+        self._listeners.discard(listener)
 
     def close(self) -> None:
         """Disconnect."""
@@ -147,9 +153,9 @@ class Manager:
             return
         if message.member == "JobRemoved" and message.interface == _MANAGER:
             _number, _job, unit, result = message.body
-            job = self._jobs.get(unit)
-            if job is not None:
-                job(result)
-        elif message.member == "PropertiesChanged" and message.path in self._changes:
+            for listener in [one for one in self._listeners if one.unit == unit]:
+                listener.job(result)
+        elif message.member == "PropertiesChanged":
             values: dict[str, Variant] = message.body[1]
-            self._changes[message.path]({name: value.value for name, value in values.items()})
+            for listener in [one for one in self._listeners if one.path == message.path]:
+                listener.change({name: value.value for name, value in values.items()})

@@ -19,7 +19,7 @@ from dbus_fast import Variant
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.contract import Exit, WorkerSpec, exit_of
 from neuroshell_orch.workers.environment import worker_environment
-from neuroshell_orch.workers.manager import BusError, Manager
+from neuroshell_orch.workers.manager import BusError, Listener, Manager
 from neuroshell_orch.workers.unit import FAILED_STEPS, unit_name, unit_path, unit_properties
 
 if TYPE_CHECKING:
@@ -43,11 +43,10 @@ class UnitHandle:
         self.known: dict[str, Any] = {}
         self._manager = manager
         self._loop = loop
-        self._name = unit
-        self._path = unit_path(unit)
+        self._listener = Listener(unit, unit_path(unit), self._job_done, self._changed)
         self._pidfd: int | None = None
         self._pid = 0
-        manager.watch(unit, self._path, self._job_done, self._changed)
+        manager.watch(self._listener)
 
     @property
     def pid(self) -> int | None:
@@ -64,10 +63,10 @@ class UnitHandle:
         """Wait until its program runs, then watch the process. Raises OrchError, TimeoutError."""
         result = await asyncio.wait_for(self.job, _START_SECONDS)
         if result != "done":
-            raise _not_started(self._name, result, self.known)
+            raise _not_started(self._listener.unit, result, self.known)
         if not self.known.get("ExecMainPID"):
             try:
-                self.known.update(await self._manager.properties(self._path, _SERVICE))
+                self.known.update(await self._manager.properties(self._listener.path, _SERVICE))
             except BusError:  # ended and collected already
                 self._conclude()
                 return
@@ -83,7 +82,7 @@ class UnitHandle:
 
     def abandon(self) -> None:
         """The start failed or was given up: nothing will be watched."""
-        self._manager.unwatch(self._name, self._path)
+        self._manager.unwatch(self._listener)
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -109,7 +108,7 @@ class UnitHandle:
             self._loop.call_later(_REPORT_SECONDS, self._conclude)
 
     def _conclude(self) -> None:
-        self._manager.unwatch(self._name, self._path)
+        self._manager.unwatch(self._listener)
         if not self.exited.done():
             self.exited.set_result(exit_of_service(self.known))
 

@@ -124,7 +124,8 @@ async def test_a_name_in_use_is_avoided(systemd_world):
     first = await Worker.start(systemd_world.launcher, spec)
     second = await Worker.start(systemd_world.launcher, spec)
     assert (first.unit, second.unit) == ("nsorch-worker-twin-1.service", f"nsorch-worker-twin-1-{os.getpid()}.service")
-    await asyncio.gather(first.stop(), second.stop())
+    ends = await asyncio.gather(first.stop(), second.stop())
+    assert [end.signal for end in ends] == [signal.SIGKILL] * 2
 
 
 async def test_a_refused_setting_is_named(systemd_world, monkeypatch):
