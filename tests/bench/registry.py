@@ -71,8 +71,12 @@ Finding = Row | Note
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A group of rows. ``title`` says what they have in common, ``peer`` what stands beside them."""
+    """A group of rows. ``title`` says what they have in common, ``peer`` what stands beside them.
 
+    They run in the order of ``place``.
+    """
+
+    place: int
     name: str
     title: str
     peer: str
@@ -82,25 +86,25 @@ class Benchmark:
 REGISTRY: dict[str, Benchmark] = {}
 
 
-def benchmark(name: str, title: str, peer: str):
+def benchmark(place: int, name: str, title: str, peer: str):
     """Register the decorated function, which takes the world and yields rows and notes."""
 
     def register(measure: Callable[[World], Iterable[Finding]]):
         if name in REGISTRY:
             raise ValueError(f"two benchmarks are named {name}")
-        REGISTRY[name] = Benchmark(name, title, peer, measure)
+        REGISTRY[name] = Benchmark(place, name, title, peer, measure)
         return measure
 
     return register
 
 
 def load_all() -> dict[str, Benchmark]:
-    """Every benchmark there is, in the order of the modules' names."""
+    """Every benchmark there is, in order."""
     from tests.bench import cases  # noqa: PLC0415 - its modules import this one
 
-    for module in sorted(info.name for info in pkgutil.iter_modules(cases.__path__)):
-        importlib.import_module(f"tests.bench.cases.{module}")
-    return REGISTRY
+    for module in pkgutil.iter_modules(cases.__path__):
+        importlib.import_module(f"tests.bench.cases.{module.name}")
+    return dict(sorted(REGISTRY.items(), key=lambda item: item[1].place))
 
 
 def interleave(probes: dict[str, Callable[[], float]], runs: int, warm_ups: int = 1) -> dict[str, list[float]]:

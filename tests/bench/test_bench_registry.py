@@ -51,7 +51,7 @@ def test_file_and_table_hold_the_same_figures(tmp_path):
     assert [list(record) for record in records] == [["name", "value", "unit", "peer", "ratio", "runs"]] * 3
     assert records[0] == {"name": "one", "value": 1.235, "unit": "s", "peer": 2.0, "ratio": 0.6173, "runs": 1}
     assert records[2]["peer"] is None
-    lines = report.table(Benchmark("b", "Title", "peer", lambda _: []), rows).splitlines()[2:]
+    lines = report.table(Benchmark(1, "b", "Title", "peer", lambda _: []), rows).splitlines()[2:]
     for record, line in zip(records, lines, strict=True):
         assert line.split()[:2] == [record["name"], report.number(record["value"])]
         assert line.split()[-2:] == [report.number(record["ratio"]), str(record["runs"])]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LIMIT = 128
 
 
-@benchmark("decode", "Decoding", "the bare loop, timed within itself")
+@benchmark(20, "decode", "Decoding", "the bare loop, timed within itself")
 def decode(world: World) -> Iterator[Finding]:
     """One stream through the socket beside the loop that it is made of."""
     service = world.orchestrator("decode", IdleSec="1h").arm()

@@ -94,7 +94,9 @@ class Probes:
         return self._command(self.timeout, "nsorch ask, HOT")
 
 
-@benchmark("first-token", "First token", "a bare onnxruntime-genai script, from exec; where warm, its second answer")
+@benchmark(
+    10, "first-token", "First token", "a bare onnxruntime-genai script, from exec; where warm, its second answer"
+)
 def first_token(world: World) -> Iterator[Finding]:
     """Rows for each launcher beside the bare script."""
     sets = [Probes(world, launcher) for launcher in world.launchers]

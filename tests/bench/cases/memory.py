@@ -87,7 +87,7 @@ def _alone(world: World, service: Orchestrator, samples: Samples) -> None:
     service.settings()
 
 
-@benchmark("memory", "Memory", "the bare loop: runtime imported, in its answer, and after del model; gc.collect()")
+@benchmark(30, "memory", "Memory", "the bare loop: runtime imported, in its answer, and after del model; gc.collect()")
 def measure(world: World) -> Iterator[Finding]:
     """Rows of the daemon alone, then of each mode."""
     cycles = max(LEAST_CYCLES, world.runs)
