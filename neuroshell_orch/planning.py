@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 
 class Order(msgspec.Struct, frozen=True):
-    """How one model is loaded: the frame for its worker, and the most memory (bytes) that worker may use."""
+    """How one model is loaded: the frame for its worker, and the most memory (bytes) that worker may use.
+
+    ``prepare``: it should be loaded from a copy whose weights can be given back.
+    """
 
     load: Load
     memory_max: int | None
+    prepare: bool = False
 
 
 def parameters_of(mode: ModeSettings) -> Parameters:
@@ -44,7 +48,7 @@ def order_of(configuration: Configuration, name: str) -> Order:
         context_length=model.context_length,
     )
     wanted = model.memory_max if model.memory_max is not None else configuration.settings.worker_memory_max
-    return Order(load, _bytes(wanted))
+    return Order(load, _bytes(wanted), configuration.mode_of(name).policy == "hibernate")
 
 
 def plans_of(configuration: Configuration) -> dict[str, Plan]:

@@ -16,6 +16,7 @@ import msgspec
 from neuroshell_orch import __version__
 from neuroshell_orch.api.schema import Freed, ModeInfo, ModelStatus, Status, Why
 from neuroshell_orch.config.load import Configuration, load
+from neuroshell_orch.config.paths import cache_dir
 from neuroshell_orch.config.values import format_timespan
 from neuroshell_orch.config.write import set_mode
 from neuroshell_orch.core import messages as msg
@@ -27,6 +28,7 @@ from neuroshell_orch.errors import OrchError
 from neuroshell_orch.planning import Order, limits_of, order_of, plans_of
 from neuroshell_orch.sd import journal
 from neuroshell_orch.workers.pool import Pool
+from neuroshell_orch.workers.preparing import Preparer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +59,7 @@ class Service:
         self._refused: list[str] = []
         self._reloading = asyncio.Lock()
         self.engine = Engine(self._perform, changed=self._changed, pong=pong, leave=leave)
-        self.pool = Pool(launcher, self.engine.post, self._order, self._note_freed)
+        self.pool = Pool(launcher, Preparer(cache_dir()), self.engine.post, self._order, self._note_freed)
         self.desk = Desk(self.engine, self.pool)
 
     def start(self) -> None:

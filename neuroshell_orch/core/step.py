@@ -309,9 +309,12 @@ def _gone(state: State, model: Model, event: msg.Gone, now: float, actions: Acti
         model.facts.answered = now
     if model.phase is Phase.LOADING:
         _refuse_waiting(state, model, actions, "load-failed", event.message, event.hint)
-    if model.phase is not Phase.STOPPING:
+    reason = event.message
+    if model.phase is Phase.STOPPING:
+        reason = model.reason  # it was ended on purpose: how is of no interest, why is
+    else:
         _back_off(model, now)
-    _fire(state, model, Trigger.GONE, event.message, now, actions)
+    _fire(state, model, Trigger.GONE, reason, now, actions)
     _settle(state, model, now, actions)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from neuroshell_orch.planning import Order
+    from neuroshell_orch.workers.preparing import Preparer
 
 GONE_SECONDS: Final = 5.0
 """A process that is not gone this long after it was killed is worth a warning."""
@@ -33,11 +34,13 @@ class Pool:
     def __init__(
         self,
         launcher: Launcher,
+        preparer: Preparer,
         post: Callable[[msg.Event], object],
         order: Callable[[str], Order],
         freed: Callable[[str, Freed], None],
     ) -> None:
         self.launcher = launcher
+        self._preparer = preparer
         self._post = post
         self._order = order
         self._freed = freed
@@ -84,6 +87,7 @@ class Pool:
 
     async def close(self) -> None:
         """End every worker that is left and wait for all tasks. Only for the end of the daemon."""
+        await self._preparer.close()
         await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -124,7 +128,7 @@ class Pool:
         if worker is None:
             return
         try:
-            loaded = await worker.load(self._order(action.model).load)
+            loaded = await worker.load(await self._preparer.load_of(self._order(action.model)))
         except OrchError as error:
             self._failed(action, error)
             return

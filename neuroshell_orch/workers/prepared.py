@@ -2,7 +2,7 @@
 
 Owns the name of a copy, which says all that it depends on: the model's files, onnxruntime's version, the processor's
 abilities. So an upgrade or a moved home simply finds no copy and makes a new one. Must not import a runtime: the work
-is done in a process of its own, at the lowest priority.
+is done in a process of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 from importlib import metadata
@@ -72,9 +71,7 @@ async def prepare(cache: Path, source: Path) -> Path:
 
 async def _run(source: Path, out: Path) -> None:
     environment = worker_environment(os.environ, {})
-    nice = [found, "-n", "19"] if (found := shutil.which("nice")) else []
     process = await asyncio.create_subprocess_exec(
-        *nice,
         *(sys.executable, "-P", "-m", "neuroshell_orch.runtimes.prepare", str(source), str(out)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -54,6 +54,7 @@ def test_an_ask_starts_a_worker_waits_for_the_load_and_is_dispatched():
     assert story.tick() == [m.Stop("a", 1)]
     assert story.do(m.Gone("a", 1, "killed")) == []
     assert story.phase is Phase.COLD
+    assert story.state.models["a"].reason == "idle for 1 min", "why it was ended, not how"
 
 
 def test_dynamic_lets_go_at_once_and_standby_keeps_a_fresh_worker():
