@@ -41,6 +41,9 @@ def _nothing_left_behind():
     assert not opened, f"descriptors left behind: {opened}"
 
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports a runtime
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
