@@ -31,15 +31,14 @@ Progress = Callable[[str, int, int], None]
 
 _CHUNK: Final = 1 << 20
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-_Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The one file of the package that is the model."""
 
-    path: str
-    size: int
-    sha256: _Digest
+    path: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 
     @property
     def filename(self) -> str:

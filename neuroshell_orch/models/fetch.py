@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Annotated, Any, Final
 from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
@@ -33,6 +33,8 @@ _ACCEPT: Final = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simp
 _PAGE_LIMIT: Final = 64 << 20
 _CHUNK: Final = 1 << 18
 _ATTEMPTS: Final = 5
+_FIRST_PAUSE = 0.5
+"""Seconds before the second attempt; each further one waits twice as long."""
 _SCHEMES: Final = ("https", "http", "file")
 _BROKEN: Final = (OSError, http.client.HTTPException)
 
@@ -42,14 +44,12 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     project: str
     version: str
-    filename: str
-    size: int
-    sha256: str
+    filename: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
-def fetch(
-    wanted: Wanted, part: Path, settings: PipSettings, progress: Progress, pause: Callable[[float], None] = time.sleep
-) -> None:
+def fetch(wanted: Wanted, part: Path, settings: PipSettings, progress: Progress) -> None:
     """Completes ``part`` until it is the wanted file. Else ``download-failed`` or ``no-space``, and ``part`` stays."""
     opener = _opener(settings)
     url = ""
@@ -67,7 +67,7 @@ def fetch(
                 raise OrchError("not-allowed", f"{part}: cannot be written: {error.strerror}.", "") from error
             if attempt == _ATTEMPTS - 1:
                 raise _failed(wanted, _reason(error), settings) from error
-        pause(0.5 * 2**attempt)
+        time.sleep(_FIRST_PAUSE * 2**attempt)
     if digest(part) != wanted.sha256:
         part.unlink()
         raise OrchError(

@@ -177,10 +177,12 @@ def _describe(head: bytes) -> str:
     if len(head) > 16 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 30:
         return "a safetensors file, which holds weights but no model"
     try:
-        head[: max(1, len(head) - 4)].decode()
+        text = head[: max(1, len(head) - 4)].decode()
     except UnicodeDecodeError:
-        return "no model file that is known here, or one that is damaged"
-    return "a text file"
+        text = "\0"
+    if all(letter.isprintable() or letter.isspace() for letter in text):
+        return "a text file"
+    return "no model file that is known here, or one that is damaged"
 
 
 def _invalid(path: Path, what: str) -> OrchError:

@@ -121,6 +121,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
         folder.chmod(0o755)
         folder.rename(out)
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            raise OrchError("model-exists", f"{out}: something appeared there.", "Choose another name.") from None
         raise _cannot_write(out, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -129,6 +131,4 @@ def _new_folder(out: Path) -> Iterator[Path]:
 def _cannot_write(out: Path, error: OSError) -> OrchError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OrchError("no-space", f"{out}: the disk is full.", "Free some space and try again.")
-    if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-        return OrchError("model-exists", f"{out}: something appeared there meanwhile.", "Choose another name.")
     return OrchError("not-allowed", f"{out}: cannot be written: {error.strerror}.", "Check the folder's permissions.")

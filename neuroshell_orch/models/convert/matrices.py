@@ -78,6 +78,8 @@ class Matrices:
         rows, blocks = self.model.vocabulary, -(-self.model.hidden // BLOCK)
         table = self.data.alias(f"{name}.table", f"{name}.packed", (rows, blocks * BLOCK))
         scales = self.data.alias(f"{name}.table_scales", f"{name}.scales", (rows, blocks))
+        if not self.model.tied:
+            del self.data.initializers[f"{name}.packed"], self.data.initializers[f"{name}.scales"]
         self._emit(
             "GatherBlockQuantized", [table, ids, scales], result, MICROSOFT,
             bits=8, block_size=BLOCK, gather_axis=0, quantize_axis=1,
