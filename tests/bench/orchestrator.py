@@ -67,7 +67,8 @@ class Orchestrator:
         self.environment = world.environment | world.bus
         for variable, place in (("CONFIG_HOME", "config"), ("DATA_HOME", "data"), ("STATE_HOME", "state")):
             self.environment[f"XDG_{variable}"] = str(folder / place)
-        self.environment |= {"XDG_RUNTIME_DIR": str(folder / "run"), "XDG_CACHE_HOME": str(folder / "cache")}
+        # The cache is shared: a copy prepared for hibernation is made once.
+        self.environment |= {"XDG_RUNTIME_DIR": str(folder / "run"), "XDG_CACHE_HOME": str(world.folder / "cache")}
         self.log = folder / "daemon.log"
         self._launcher = launcher
         self.settings()
