@@ -55,7 +55,8 @@ TRICKY = [
     "don't I'LL we've 'tis", "naïve café Ünïcödé", "日本語のテキスト", "Привет, мир", "😀👩‍👩‍👧 emoji", "🇩🇪",
     "<|im_start|>user\nhi<|im_end|>", "<|endoftext|>", "<|im_start", "a<|im_end|>b", "e\u0301 combining", "½ ² Ⅳ ٣",
     "\u00a0nbsp\u2003em", "x" * 200, "http://a.b/c?d=e&f#g", "def f(x):\n    return x**2\n", "\u200b zero\ufeff",
-    "!!!???...", "ﬁ ligature", "nul\x00 del\x7f", "'s 't", "multiple   spaces   here", "\n", "   \n  ", "\uff21 full width",
+    "!!!???...", "ﬁ ligature", "nul\x00 del\x7f", "'s 't", "multiple   spaces   here", "\n", "   \n  ",
+    "\uff21 full width",
     "अनुच्छेद", "ALL CAPS AND camelCaseWords", "\ud7ff\ue000 private", "tab\there", "a" + "\u0300" * 20,
 ]  # fmt: skip
 GPT2 = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")

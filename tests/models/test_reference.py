@@ -18,8 +18,8 @@ from tests.models.tiny import TINY, sequence, write_tiny
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 REFERENCE = json.loads((DATA / "smollm2_reference.json").read_text(encoding="utf-8"))
-TOLERANCE = 2e-3
-"""Logits of 135 million weights summed in another order; they lie between -20 and 30."""
+TOLERANCE = 5e-4
+"""Logits of 135 million weights summed in another order; they lie between -7 and 26, 6e-5 was seen."""
 TINY_TOLERANCE = 2e-5
 END = 2
 
