@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         with World(model, options.runs or (QUICK_RUNS if options.quick else RUNS), options.launcher) as world:
             print(kernel.machine())
             print(f"Model {model.name}; {world.launcher_note}; page cache warm; load average {kernel.load()}.")
-            print("Medians; ratio is value ÷ peer. Runs of all contestants are interleaved.")
+            print("Medians; ratio is value ÷ peer. Where time is measured, the contestants take turns.")
             for bench in chosen:
                 found = list(bench.measure(world))
                 own = [item for item in found if isinstance(item, Row)]
