@@ -108,8 +108,12 @@ def _message(turn: Turn, index: int) -> ChatMessage:
     if isinstance(turn.content, list):
         if any(part.type != "text" for part in turn.content):
             raise OrchError("unsupported", f"messages[{index}].content has parts that are not text.", "")
-        return ChatMessage(role, "".join(part.text for part in turn.content))
-    return ChatMessage(role, turn.content or "")
+        text = "".join(part.text for part in turn.content)
+    else:
+        text = turn.content or ""
+    if "\0" in text:  # the runtime's tokenizer would silently end there
+        raise OrchError("bad-request", f"messages[{index}].content holds a NUL character.", "Send text.")
+    return ChatMessage(role, text)
 
 
 def _between(name: str, value: float | None, low: float, high: float) -> None:

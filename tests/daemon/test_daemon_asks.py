@@ -181,6 +181,7 @@ BAD = [
     ({"messages": [{"role": "user", "content": "   "}]}, "empty-prompt"),
     ({}, "bad-request"),
     ({"messages": "hello"}, "bad-request"),
+    ({"messages": [{"role": "user", "content": "a\0b"}]}, "bad-request"),
     ({"messages": [{"role": "wizard", "content": "x"}]}, "bad-request"),
     ({"messages": [{"role": "user", "content": "x"}], "temperature": 9}, "bad-request"),
     ({"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}, "bad-request"),
