@@ -17,6 +17,7 @@ from tests import support_models
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(1200)]
 
 CHECKOUT = Path(__file__).parents[2]
+BUILD = CHECKOUT / "packaging" / "deb" / "build"
 INPUTS = ("neuroshell_orch", "systemd", "packaging", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
 KEPT = 2
 UNITS = ("nsorch.socket", "nsorch.service", "nsorch-http.socket")
@@ -30,14 +31,13 @@ def why_not() -> str:
     reason = roots.why_not()
     if reason:
         return reason
-    missing = [tool for tool in ("dh", "dpkg-buildpackage", "dpkg-deb", "gcc", "strip") if not shutil.which(tool)]
-    if missing:
-        return f"not installed: {', '.join(missing)} (apt-get install debhelper dpkg-dev gcc)"
+    if shutil.which("dpkg-deb") is None:
+        return "this is not a Debian: there is no dpkg-deb"
     if host() not in roots.SUITES:
         return f"a package fits the Debian that it was built on, and there is no guest of {host() or 'this system'}"
-    needed = ["/usr/bin/python3", "-c", "import venv, ensurepip"]
-    if subprocess.run(needed, capture_output=True, check=False).returncode != 0:
-        return "/usr/bin/python3 has no venv (apt-get install python3-venv)"
+    done = subprocess.run([BUILD, "--check"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return done.stderr.strip()
     return ""
 
 
@@ -75,7 +75,7 @@ def package():
                 "NSORCH_DEB_LEVEL": "3",
             }
             try:
-                roots.command([str(CHECKOUT / "packaging/deb/build"), str(building)], env=os.environ | variables)
+                roots.command([str(BUILD), str(building)], env=os.environ | variables)
                 building.rename(target)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
