@@ -72,7 +72,12 @@ def modules() -> Check:
     lacking = [package for name, package in MODULES.items() if find_spec(name) is None]
     if not lacking:
         return Check("python modules", "ok", f"Python {sys.version.split()[0]}, all {len(MODULES)} found")
-    again = f"{sys.executable} -m pip install --force-reinstall neuroshell-orch"
+    packaged = sys.prefix.startswith("/usr/lib/nsorch/")
+    again = (
+        "apt-get install --reinstall nsorch"
+        if packaged
+        else f"{sys.executable} -m pip install --force-reinstall neuroshell-orch"
+    )
     return Check("python modules", "missing", f"not found: {', '.join(lacking)}", again)
 
 

@@ -44,6 +44,13 @@ def setup(
     from neuroshell_orch.cli import output
     from neuroshell_orch.sd import units
 
+    if not remove and packaged(Path(sys.prefix)):
+        if as_json:
+            output.print_json([])
+        else:
+            output.say("The system's package installed the units already, for every user.")
+            output.note("Switch it on with: systemctl --user enable --now nsorch.socket")
+        return
     changes = units.remove(dry_run) if remove else units.install(program(), dry_run)
     if as_json:
         rows = [{"action": c.action, "path": str(c.path) if c.path else None, "detail": c.detail} for c in changes]
@@ -59,6 +66,11 @@ def setup(
         output.note("No systemd user manager runs here: `nsorch ask` starts the service for each command itself.")
     else:
         output.note("Switch it on with: systemctl --user enable --now nsorch.socket")
+
+
+def packaged(prefix: Path, system_units: Path = Path("/usr/lib/systemd/user")) -> bool:
+    """Whether this program came with a system package, whose units serve everybody: a copy would only hide them."""
+    return prefix.is_relative_to("/usr/lib/nsorch") and (system_units / "nsorch.socket").exists()
 
 
 def program() -> Path:

@@ -350,3 +350,12 @@ def test_version_needs_no_parser():
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_setup_leaves_a_package_its_own_units(tmp_path):
+    from neuroshell_orch.cli.setup import packaged  # noqa: PLC0415 - the only test that needs it
+
+    (tmp_path / "nsorch.socket").touch()
+    assert packaged(Path("/usr/lib/nsorch/venv"), tmp_path)
+    assert not packaged(Path("/home/alice/.local/pipx/venvs/neuroshell-orch"), tmp_path)
+    assert not packaged(Path("/usr/lib/nsorch/venv"), tmp_path / "nowhere")
