@@ -132,7 +132,8 @@ class Guest:
                 argv, input=stdin, capture_output=True, text=True, errors="replace", check=False, timeout=timeout
             )
         except subprocess.TimeoutExpired as error:
-            raise GuestError(f"$ {command}\n[not over after {timeout} s]\n{error.stdout}\n{error.stderr}") from error
+            said = [(part or b"").decode(errors="replace")[-3000:] for part in (error.stdout, error.stderr)]
+            raise GuestError("\n".join([f"$ {command}", f"[not over after {timeout} s]", *said])) from error
         result = Result(command, done.returncode, done.stdout, done.stderr)
         if check and result.returncode != 0:
             raise GuestError(str(result))

@@ -1,13 +1,10 @@
 """The Debian package of this checkout, installed where nothing of ours was: it does its work and leaves no trace."""
 
-import hashlib
 import json
-import os
-import platform
 import shutil
 import subprocess
-from pathlib import Path
 
+import deb
 import pytest
 import roots
 from guest import Guest
@@ -16,10 +13,6 @@ from tests import support_models
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(1200)]
 
-CHECKOUT = Path(__file__).parents[2]
-BUILD = CHECKOUT / "packaging" / "deb" / "build"
-INPUTS = ("neuroshell_orch", "systemd", "packaging", "docs", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
-KEPT = 2
 UNITS = ("nsorch.socket", "nsorch.service", "nsorch-http.socket")
 INSTALL = "apt-get -q -y -o Dpkg::Options::=--force-unsafe-io {} </dev/null"
 VENV = "/usr/lib/nsorch/venv"
@@ -27,69 +20,19 @@ OTHERS_STATE = ("/var/lib/dpkg/", "/var/lib/apt/", "/var/cache/", "/var/log/", "
 """What dpkg, apt and systemd write for themselves."""
 
 
-def why_not() -> str:
-    reason = roots.why_not()
-    if reason:
-        return reason
-    if shutil.which("dpkg-deb") is None:
-        return "this is not a Debian: there is no dpkg-deb"
-    if host() not in roots.SUITES:
-        return f"a package fits the Debian that it was built on, and there is no guest of {host() or 'this system'}"
-    done = subprocess.run([BUILD, "--check"], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        return done.stderr.strip()
-    return ""
-
-
-def host() -> str:
-    return platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-
-
-def inputs() -> str:
-    """Twelve digits that change with everything that is in the package."""
-    digest = hashlib.sha256()
-    for part in INPUTS:
-        top = CHECKOUT / part
-        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(f"{path.relative_to(CHECKOUT)}\0{path.stat().st_mode}\0".encode())
-                digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 @pytest.fixture(scope="module")
 def package():
-    """The package; built when something in it changed, with the dependencies of the last time if they are the same."""
-    reason = why_not()
+    reason = deb.why_not()
     if reason:
         pytest.skip(reason)
-    cache = roots.cache() / "deb"
-    target = cache / f"nsorch-{inputs()}"
-    dependencies = (CHECKOUT / "pyproject.toml").read_text().partition("dependencies = [")[2].partition("]")[0]
-    with roots.lock("deb"):
-        if not target.exists():
-            building = cache / f"new-{os.getpid()}"
-            variables = {
-                "NSORCH_DEB_CACHE": str(cache / "environments"),
-                "NSORCH_DEB_LOCK": str(cache / f"{roots.key(dependencies)}.lock"),
-                "NSORCH_DEB_LEVEL": "3",
-            }
-            try:
-                roots.command([str(BUILD), str(building)], env=os.environ | variables)
-                building.rename(target)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
-            kept = sorted(cache.glob("nsorch-*"), key=lambda path: path.stat().st_mtime, reverse=True)
-            for old in kept[KEPT:]:
-                shutil.rmtree(old)
-    return next(target.glob("*.deb"))
+    return deb.build()
 
 
 @pytest.fixture(scope="module")
 def guest(package):
     """A machine of the host's own Debian, and the package and a model beside it."""
     binds = {package.parent: "/deb", support_models.smollm2_folder(): "/models/smollm2-135m"}
-    machine = Guest(roots.SUITES[host()], binds=binds)
+    machine = Guest(roots.SUITES[deb.host()], binds=binds)
     machine.boot()
     machine.files = files(machine)
     yield machine
@@ -133,7 +76,7 @@ def main_pid(machine):
 def test_it_depends_on_this_python_and_on_what_its_libraries_need(package):
     fields = subprocess.run(["dpkg-deb", "-f", package, "Depends"], capture_output=True, text=True, check=True).stdout
     depends = {part.strip() for part in fields.split(",")}
-    major, minor = map(int, roots.SUITES[host()].python.split("."))
+    major, minor = map(int, roots.SUITES[deb.host()].python.split("."))
     assert {f"python3 (>= {major}.{minor})", f"python3 (<< {major}.{minor + 1})", "dbus-user-session"} <= depends
     assert {part.split()[0] for part in depends} >= {"libc6", "libstdc++6", "libsystemd0"}
 

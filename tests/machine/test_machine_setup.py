@@ -156,10 +156,12 @@ def test_a_connection_starts_it_inside_the_sandbox(guest, installed):
         "AF_PACKET": "EAFNOSUPPORT",
     }
     assert told.pop("unshare") != 0
-    assert told["executable memory"] in {"EPERM", "EACCES"}  # by a seccomp filter, by the kernel itself where it can
+    assert told.pop("executable memory") in {
+        "EPERM",
+        "EACCES",
+    }  # by a seccomp filter, by the kernel itself where it can
     assert told == {
         "bus": 0,
-        "executable memory": told["executable memory"],
         "core": 0,
         "umask": 0o77,
         "privileges": "1",
