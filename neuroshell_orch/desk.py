@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from neuroshell_orch.core.messages import NO_OPTIONS, AskOptions
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Outputs, Piece
 
@@ -32,9 +33,11 @@ class Desk:
         self._pool = pool
         self._lingering: set[asyncio.Task[None]] = set()
 
-    async def generate(self, model: str, request: Generate) -> AsyncGenerator[Piece | Done, None]:
+    async def generate(
+        self, model: str, request: Generate, options: AskOptions = NO_OPTIONS
+    ) -> AsyncGenerator[Piece | Done, None]:
         """The answer, piece by piece, and one Done. Close it to cancel. ``request.job`` is filled in here."""
-        name, number = await self._engine.ask(model)
+        name, number = await self._engine.ask(model, options)
         try:
             worker = self._pool.worker(number)
             answer = worker.generate(msgspec.structs.replace(request, job=worker.next_job()))
@@ -51,9 +54,9 @@ class Desk:
                 self._engine.cancel(name, lambda: worker.cancel(answer.job))
                 self._linger(self._drain(name, answer))
 
-    async def infer(self, model: str, request: Infer) -> Outputs:
+    async def infer(self, model: str, request: Infer, options: AskOptions = NO_OPTIONS) -> Outputs:
         """The outputs of a tensor model. Raises OrchError."""
-        name, number = await self._engine.ask(model)
+        name, number = await self._engine.ask(model, options)
         try:
             worker = self._pool.worker(number)
             job = worker.next_job()

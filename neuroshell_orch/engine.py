@@ -104,7 +104,7 @@ class Engine:
 
     # ---- asks ----
 
-    async def ask(self, model: str) -> tuple[str, int]:
+    async def ask(self, model: str, options: msg.AskOptions = msg.NO_OPTIONS) -> tuple[str, int]:
         """Wait for a turn with ``model``: the ask's name and the number of the worker that will answer.
 
         Whoever got it must end it with ``finished``. Raises OrchError when refused. Giving up waiting withdraws it.
@@ -112,7 +112,7 @@ class Engine:
         name = f"ask-{next(self._names)}"
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting[name] = turn
-        self.post(msg.Asked(name, model))
+        self.post(msg.Asked(name, model, options))
         try:
             return name, await turn
         except asyncio.CancelledError:

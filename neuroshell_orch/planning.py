@@ -32,9 +32,9 @@ class Order(msgspec.Struct, frozen=True):
     prepare: bool = False
 
 
-def parameters_of(mode: ModeSettings) -> Parameters:
+def parameters_of(mode: ModeSettings, keep_alive: str) -> Parameters:
     """A mode as its policy sees it."""
-    return Parameters(mode.name, mode.policy, mode.idle_sec, mode.forget_sec, mode.standby)
+    return Parameters(mode.name, mode.policy, mode.idle_sec, mode.forget_sec, mode.standby, keep_alive)
 
 
 def order_of(configuration: Configuration, name: str) -> Order:
@@ -63,7 +63,7 @@ def plans_of(configuration: Configuration) -> dict[str, Plan]:
         mode = configuration.mode_of(name)
         timeout = model.load_timeout_sec if model.load_timeout_sec is not None else settings.load_timeout_sec
         eager = mode.policy == "persistent" and (bool(model.mode) or name == settings.default_model)
-        plans[name] = Plan(parameters_of(mode), _artefact(model), timeout, eager=eager)
+        plans[name] = Plan(parameters_of(mode, settings.keep_alive_policy), _artefact(model), timeout, eager=eager)
     return plans
 
 

@@ -38,7 +38,7 @@ ALLOWED = {
     },
     "planning": {"errors", "config", "core", "workers.protocol"},
     "engine": {"errors", "core", "api.schema"},
-    "desk": {"errors", "engine", "workers"},
+    "desk": {"errors", "core.messages", "engine", "workers"},
     "service": {"errors", "core", "config", "planning", "engine", "desk", "workers", "sd", "api.schema"},
     "api": {"errors", "config", "core", "service", "workers.protocol", "api.schema"},
 }

@@ -31,6 +31,7 @@ POLICIES: Final = ("dynamic", "persistent", "timeout", "dummy-swap", "hibernate"
 RUNTIMES: Final = ("genai", "onnx")
 _POLICY: Final = choice(*POLICIES)
 _RUNTIME: Final = choice(*RUNTIMES)
+_KEEP_ALIVE: Final = choice("client", "server", "min", "max")
 _LAUNCHER: Final = choice("auto", "systemd", "child")
 _LOG_LEVEL: Final = choice("debug", "info", "warning", "error")
 
@@ -45,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30.0
     load_timeout_sec: Annotated[float, Key(POSITIVE_SPAN, "A model that takes longer to load is given up.")] = 120.0
     stop_timeout_sec: Annotated[float, Key(POSITIVE_SPAN, "A worker that takes longer to end is killed.")] = 10.0
+    keep_alive_policy: Annotated[
+        str, Key(_KEEP_ALIVE, "Who decides how long a model stays warm when a client names a time (keep_alive).")
+    ] = "client"
     max_queue: Annotated[int, Key(whole(1, 65536), "How many asks may wait for one model.")] = 64
     log_level: Annotated[str, Key(_LOG_LEVEL, "The least important message that reaches the journal.")] = "info"
     worker_memory_max: Annotated[int | Percent, Key(MEMORY, "The most memory that one worker may use.")] = UNLIMITED

@@ -7,6 +7,8 @@ which is how reports of a worker that was already given up are told apart.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from neuroshell_orch.core.modes import Parameters
@@ -48,11 +50,21 @@ class Ping(Event, frozen=True):
     """The watchdog asks whether the engine still turns."""
 
 
+class AskOptions(msgspec.Struct, frozen=True):
+    """What a client may say of its ask. ``keep_alive``: seconds that the model should stay warm after the answer."""
+
+    keep_alive: float | None = None
+
+
+NO_OPTIONS: Final = AskOptions()
+
+
 class Asked(Event, frozen=True):
     """Somebody wants an answer from ``model``."""
 
     ask: str
     model: str
+    options: AskOptions = AskOptions()
 
 
 class Finished(Event, frozen=True):

@@ -24,6 +24,13 @@ class Parameters(msgspec.Struct, frozen=True):
     idle: float = 300.0
     forget: float = 3600.0
     standby: bool = False
+    keep_alive: str = "client"
+    """Who decides how long a model stays warm where a client says so: client, server, min or max."""
+
+    @property
+    def own_idle(self) -> float:
+        """Seconds for which this mode keeps a model warm after an answer."""
+        return {"dynamic": 0.0, "persistent": math.inf}.get(self.policy, self.idle)
 
 
 class Facts(msgspec.Struct):
@@ -35,6 +42,8 @@ class Facts(msgspec.Struct):
     """When the last answer ended, well or badly."""
     preloaded: float | None = None
     """When it was made ready on request; forgotten at the next answer."""
+    keep_alive: float | None = None
+    """What the last client who said so wished, in seconds after the answer."""
     unloaded: bool = False
     """Somebody asked for its memory; forgotten at the next ask."""
     lost: bool = False
@@ -53,6 +62,8 @@ class Wish(msgspec.Struct, frozen=True):
 
 def _span(seconds: float) -> str:
     """A short time span for a sentence, as people write it: 45 s, 5 min, 2 h."""
+    if math.isinf(seconds):
+        return "ever"
     for unit, size in (("h", 3600.0), ("min", 60.0)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g} {unit}"
@@ -131,4 +142,29 @@ def wish(mode: Parameters, facts: Facts, now: float) -> Wish:
         return Wish(Warmth.COLD, "unloaded on request")
     if facts.lost and mode.policy != "persistent":
         return Wish(Warmth.COLD, "its worker was lost; the next ask starts a new one")
+    idle = _idle_wanted(mode, facts)
+    if idle is not None and idle != mode.own_idle:
+        return _kept_alive(mode, facts, now, idle)
     return POLICIES[mode.policy](mode, facts, now)
+
+
+def _idle_wanted(mode: Parameters, facts: Facts) -> float | None:
+    """How long a client's wish keeps the model warm under this mode; None where nobody wished."""
+    if facts.keep_alive is None or mode.keep_alive == "server":
+        return None
+    if mode.keep_alive == "client":
+        return facts.keep_alive
+    return (min if mode.keep_alive == "min" else max)(facts.keep_alive, mode.own_idle)
+
+
+def _kept_alive(mode: Parameters, facts: Facts, now: float, idle: float) -> Wish:
+    """HOT for the client's time, then where the mode lets a model rest."""
+    last = _last_use(facts)
+    until = math.inf if last is None else last + idle
+    if now < until:
+        again = None if math.isinf(until) else until
+        return Wish(Warmth.HOT, f"its client wants it kept for {_span(idle)}", again)
+    resting = Parameters(
+        mode.name, "timeout" if mode.policy == "persistent" else mode.policy, 0.0, mode.forget, mode.standby
+    )
+    return POLICIES[resting.policy](resting, facts, now)

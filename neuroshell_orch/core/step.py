@@ -113,6 +113,8 @@ def _asked(state: State, event: msg.Asked, now: float, actions: Actions) -> None
     state.asks[event.ask] = Ask(event.ask, event.model)
     model.waiting.append(event.ask)
     model.facts.unloaded = model.facts.lost = False
+    if event.options.keep_alive is not None:
+        model.facts.keep_alive = event.options.keep_alive
     _settle(state, model, now, actions)
 
 

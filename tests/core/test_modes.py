@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,14 +57,21 @@ def test_table(parameters, facts, now, warmth, again):
 
 instants = st.none() | st.floats(0, 1e6)
 facts_of_any_kind = st.builds(
-    Facts, asked=st.booleans(), answered=instants, preloaded=instants, unloaded=st.booleans(), eager=st.booleans()
+    Facts,
+    asked=st.booleans(),
+    answered=instants,
+    preloaded=instants,
+    keep_alive=st.none() | st.floats(0, 1e5) | st.just(math.inf),
+    unloaded=st.booleans(),
+    eager=st.booleans(),
 )
 parameters_of_any_kind = st.builds(
-    lambda policy, idle, forget, standby: Parameters(policy, policy, idle, forget, standby),
+    lambda policy, idle, forget, standby, who: Parameters(policy, policy, idle, forget, standby, who),
     st.sampled_from(sorted(POLICIES)),
     st.floats(0, 1e5) | st.just(math.inf),
     st.floats(0, 1e5) | st.just(math.inf),
     st.booleans(),
+    st.sampled_from(["client", "server", "min", "max"]),
 )
 
 
@@ -77,6 +85,33 @@ def test_whoever_is_asked_is_wanted_hot(parameters, facts, now):
 def test_an_unload_wins_over_every_mode_until_the_next_ask(parameters, facts, now):
     facts.asked, facts.unloaded = False, True
     assert wish(parameters, facts, now).warmth is COLD
+
+
+KEEP_ALIVE = [
+    # who decides, mode, the client's wish, seconds after the answer, wanted, ask again at
+    ("server", mode("timeout", idle=60), 600.0, 100.0, COLD, None),
+    ("client", mode("timeout", idle=60), 600.0, 100.0, HOT, 700.0),
+    ("client", mode("timeout", idle=60), 600.0, 600.0, COLD, None),
+    ("client", mode("timeout", idle=60), 0.0, 0.0, COLD, None),
+    ("client", mode("timeout", idle=60), math.inf, 1e9, HOT, None),
+    ("min", mode("timeout", idle=60), 600.0, 59.0, HOT, 160.0),
+    ("min", mode("timeout", idle=60), 600.0, 60.0, COLD, None),
+    ("max", mode("timeout", idle=60), 10.0, 59.0, HOT, 160.0),
+    ("max", mode("dynamic"), 30.0, 29.0, HOT, 130.0),
+    ("client", mode("dynamic", standby=True), 30.0, 30.0, PARKED, None),
+    ("client", mode("persistent"), 30.0, 30.0, COLD, None),
+    ("max", mode("persistent"), 30.0, 1e9, HOT, None),
+    ("client", mode("dummy-swap", idle=60), 5.0, 5.0, PARKED, None),
+    ("client", mode("hibernate", idle=60, forget=600), 5.0, 5.0, HIBERNATED, 700.0),
+    ("client", mode("hibernate", idle=60, forget=600), 5.0, 600.0, COLD, None),
+]
+
+
+@pytest.mark.parametrize(("who", "parameters", "wanted", "after", "warmth", "again"), KEEP_ALIVE)
+def test_keep_alive(who, parameters, wanted, after, warmth, again):
+    parameters = msgspec.structs.replace(parameters, keep_alive=who)
+    result = wish(parameters, Facts(answered=100.0, keep_alive=wanted), 100.0 + after)
+    assert (result.warmth, result.again_at) == (warmth, again)
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES))
