@@ -18,7 +18,7 @@ from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Outputs, Piece
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from neuroshell_orch.engine import Engine
     from neuroshell_orch.workers.answer import Answer
@@ -28,15 +28,18 @@ if TYPE_CHECKING:
 class Desk:
     """Asks on their way through the engine and the pool."""
 
-    def __init__(self, engine: Engine, pool: Pool) -> None:
+    def __init__(self, engine: Engine, pool: Pool, arriving: Callable[[str], None]) -> None:
         self._engine = engine
         self._pool = pool
+        self._arriving = arriving
+        """Hears the model's name before each ask."""
         self._lingering: set[asyncio.Task[None]] = set()
 
     async def generate(
         self, model: str, request: Generate, options: AskOptions = NO_OPTIONS
     ) -> AsyncGenerator[Piece | Done, None]:
         """The answer, piece by piece, and one Done. Close it to cancel. ``request.job`` is filled in here."""
+        self._arriving(model)
         name, number = await self._engine.ask(model, options)
         try:
             worker = self._pool.worker(number)
@@ -56,6 +59,7 @@ class Desk:
 
     async def infer(self, model: str, request: Infer, options: AskOptions = NO_OPTIONS) -> Outputs:
         """The outputs of a tensor model. Raises OrchError."""
+        self._arriving(model)
         name, number = await self._engine.ask(model, options)
         try:
             worker = self._pool.worker(number)

@@ -50,6 +50,8 @@ PROBLEMS: Final[dict[str, Kind]] = {
     # The model or its worker.
     "load-failed": Kind(503, EXIT_MODEL_FAILED, retryable=True),
     "load-timeout": Kind(503, EXIT_MODEL_FAILED, retryable=True),
+    "over-budget": Kind(507, EXIT_MODEL_FAILED),
+    "timed-out": Kind(504, EXIT_MODEL_FAILED, retryable=True),
     "worker-died": Kind(503, EXIT_MODEL_FAILED, retryable=True),
     "answer-failed": Kind(500, EXIT_MODEL_FAILED),
     "cancelled": Kind(499, EXIT_CANCELLED),

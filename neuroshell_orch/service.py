@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +23,7 @@ from neuroshell_orch.config.write import set_mode
 from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.lifecycle import Phase
 from neuroshell_orch.core.state import outlook
+from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.desk import Desk
 from neuroshell_orch.engine import Engine
 from neuroshell_orch.errors import OrchError
@@ -60,7 +62,8 @@ class Service:
         self._reloading = asyncio.Lock()
         self.engine = Engine(self._perform, changed=self._changed, pong=pong, leave=leave)
         self.pool = Pool(launcher, Preparer(cache_dir()), self.engine.post, self._order, self._note_freed)
-        self.desk = Desk(self.engine, self.pool)
+        self.desk = Desk(self.engine, self.pool, self._arriving)
+        self._failing: dict[str, object] = {}
 
     def start(self) -> None:
         """Give the engine its first configuration."""
@@ -148,6 +151,7 @@ class Service:
     async def preload(self, name: str) -> ModelStatus:
         """Make ``name`` HOT and wait for it. Raises OrchError when that fails."""
         name = self.resolve(name)
+        self._arriving(name)
         ask, _worker = await self.engine.ask(name)
         self.engine.finished(ask, hold=True)
         return self.model_status(name)
@@ -159,7 +163,7 @@ class Service:
 
         def over() -> bool:
             record = self.engine.state.models.get(name)
-            asked_again = record is not None and not record.facts.unloaded
+            asked_again = record is not None and record.facts.cap is not Warmth.COLD
             return self.engine.taken >= number and (record is None or record.phase is Phase.COLD or asked_again)
 
         await self.engine.until(over)
@@ -269,6 +273,14 @@ class Service:
     def _perform(self, action: msg.WorkerAction) -> None:
         self.pool.perform(action)
 
+    def _arriving(self, model: str) -> None:
+        """A model whose load failed is not tried again for a while, unless its file is another one now."""
+        before = self._failing.get(model)
+        settings = self.configuration.models.get(model)
+        if before is not None and settings is not None and signature(settings.path) != before:
+            del self._failing[model]
+            self.engine.post(msg.Forgive(model))
+
     def _order(self, model: str) -> Order:
         try:
             return order_of(self.configuration, model)
@@ -293,6 +305,8 @@ class Service:
         failed = record is not None and record.failures > 0
         if failed and change.after in {Phase.STOPPING, Phase.COLD} and change.before in _STARTING:
             priority, message_id = journal.WARNING, journal.LOAD_FAILED
+            if change.model in configuration.models:
+                self._failing[change.model] = signature(configuration.models[change.model].path)
         elif change.after == Phase.COLD and change.before != Phase.STOPPING:
             priority, message_id = journal.WARNING, journal.WORKER_DIED
         else:
@@ -306,6 +320,24 @@ class Service:
             warmth=record.warmth.name if record is not None else None,
             reason=change.reason,
         )
+
+
+def signature(path: str) -> tuple[tuple[int, int, int] | None, ...]:
+    """What changes when the model at ``path`` (a file, or a folder and what lies in it) is replaced or edited."""
+    root = Path(path).expanduser()
+    try:
+        files = sorted(root.iterdir()) if root.is_dir() else [root]
+    except OSError:
+        files = [root]
+    return tuple(_stamp(file) for file in (root, *files))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _mebibytes(size: int) -> str:

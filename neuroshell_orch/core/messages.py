@@ -11,7 +11,9 @@ from typing import Final
 
 import msgspec
 
+from neuroshell_orch.core.budget import Bytes, Cost
 from neuroshell_orch.core.modes import Parameters
+from neuroshell_orch.core.warmth import Warmth
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -22,13 +24,20 @@ class Plan(msgspec.Struct, frozen=True):
     load_timeout: float = 120.0
     parallel: int = 1
     eager: bool = False
+    cost: Cost = Cost()
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds that hold for the whole daemon: asks that may wait, and seconds of quiet before it exits."""
+    """Bounds that hold for the whole daemon: asks that may wait, and seconds of quiet before it exits.
+
+    ``budget`` is what all workers together may take; a resource that it does not name is not limited. ``swap_delay``:
+    seconds for which asks for a model that is there go before those for one that would have to take its place.
+    """
 
     max_queue: int = 64
     idle_exit: float = 30.0
+    budget: Bytes = {}
+    swap_delay: float = 10.0
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -51,9 +60,15 @@ class Ping(Event, frozen=True):
 
 
 class AskOptions(msgspec.Struct, frozen=True):
-    """What a client may say of its ask. ``keep_alive``: seconds that the model should stay warm after the answer."""
+    """What a client may say of its ask.
+
+    ``keep_alive``: seconds that the model should stay warm after the answer. ``priority``: interactive, normal or
+    background. ``patience``: seconds that it may wait for its turn before it is refused.
+    """
 
     keep_alive: float | None = None
+    priority: str = "normal"
+    patience: float | None = None
 
 
 NO_OPTIONS: Final = AskOptions()
@@ -84,9 +99,24 @@ class Cancelled(Event, frozen=True):
 
 
 class Unload(Event, frozen=True):
-    """Somebody wants the memory of ``model`` back."""
+    """Somebody wants memory of ``model`` back: it may be no warmer than ``to`` until it is asked again."""
 
     model: str
+    to: Warmth = Warmth.COLD
+    reason: str = "unloaded on request"
+
+
+class Forgive(Event, frozen=True):
+    """What made ``model`` fail to load may be gone: its file changed."""
+
+    model: str
+
+
+class Costed(Event, frozen=True):
+    """``model`` was measured: this is what it costs from now on."""
+
+    model: str
+    cost: Cost
 
 
 class Report(Event, frozen=True):
@@ -204,6 +234,7 @@ class Refuse(Action, frozen=True):
     problem: str
     message: str
     hint: str = ""
+    retry_after: float | None = None
 
 
 class Changed(Action, frozen=True):

@@ -44,8 +44,9 @@ class Facts(msgspec.Struct):
     """When it was made ready on request; forgotten at the next answer."""
     keep_alive: float | None = None
     """What the last client who said so wished, in seconds after the answer."""
-    unloaded: bool = False
-    """Somebody asked for its memory; forgotten at the next ask."""
+    cap: Warmth = Warmth.HOT
+    """The highest rung that it may stand on until the next ask: somebody wanted its memory, for ``cap_reason``."""
+    cap_reason: str = ""
     lost: bool = False
     """Its worker failed or died; forgotten at the next ask. The kernel may have taken it for its memory."""
     eager: bool = False
@@ -138,8 +139,16 @@ def wish(mode: Parameters, facts: Facts, now: float) -> Wish:
     """What ``mode`` wants for a model with these ``facts`` at ``now``."""
     if facts.asked:
         return Wish(Warmth.HOT, "asked")
-    if facts.unloaded:
-        return Wish(Warmth.COLD, "unloaded on request")
+    if facts.cap is Warmth.COLD:
+        return Wish(Warmth.COLD, facts.cap_reason)
+    wanted = _by_policy(mode, facts, now)
+    if wanted.warmth > facts.cap:
+        return Wish(facts.cap, facts.cap_reason, wanted.again_at)
+    return wanted
+
+
+def _by_policy(mode: Parameters, facts: Facts, now: float) -> Wish:
+    """What the mode wants while nobody asks and nobody else wants the memory."""
     if facts.lost and mode.policy != "persistent":
         return Wish(Warmth.COLD, "its worker was lost; the next ask starts a new one")
     idle = _idle_wanted(mode, facts)

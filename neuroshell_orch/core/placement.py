@@ -3,8 +3,8 @@
 Owns the choice of victims and of how far each must step down. Must not know why room is needed, nor how a victim is
 made to go. Busy and pinned models are not offered to it, so it cannot choose them.
 
-The choice is greedy by least regret for each byte (wake cost times probability of use, divided by the bytes freed, as cost-aware cache
-replacement does since GreedyDual-Size), then pruned: whoever turned out not to be needed stays, most regretted first,
+The choice is greedy by least regret for each byte (wake cost times probability of use by bytes freed, as in cost-aware
+caches since GreedyDual-Size), then pruned: whoever turned out not to be needed stays, most regretted first,
 and whoever may rest on a higher rung does. So no smaller part of the set would do.
 """
 

@@ -12,6 +12,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from neuroshell_orch.core.budget import Bytes
 from neuroshell_orch.core.lifecycle import WARMTH, Phase
 from neuroshell_orch.core.messages import Limits, Plan
 from neuroshell_orch.core.modes import Facts, Wish, wish
@@ -29,12 +30,18 @@ class Stage(Enum):
 
 
 class Ask(msgspec.Struct):
-    """One request in flight. ``give_up_at`` is when a cancelled answer must have ended."""
+    """One request in flight.
+
+    ``give_up_at`` is when a cancelled answer must have ended, ``expires_at`` when its client has no more patience.
+    """
 
     name: str
     model: str
+    arrived: float = 0.0
+    rank: int = 1
     stage: Stage = Stage.WAITING
     give_up_at: float | None = None
+    expires_at: float | None = None
 
 
 class Model(msgspec.Struct):
@@ -53,17 +60,30 @@ class Model(msgspec.Struct):
     deadline: float | None = None
     """When the move under way must be over."""
     failures: int = 0
+    load_failed: bool = False
+    """It was a load that failed last: asks are refused until ``retry_at``, too."""
     retry_at: float = 0.0
     """No policy may start a worker before this; an ask may."""
     loaded: str | None = None
     """The artefact that the worker holds."""
     can_hibernate: bool = True
+    reserved: Bytes = msgspec.field(default_factory=dict)
+    """What is set aside for its worker."""
+    blocked: bool = False
+    """It should go up and there is no memory for it yet."""
+    yields_to: str = ""
+    """The model that waits for this one's memory: no new answers here until it has gone."""
     registered: bool = True
 
     @property
     def warmth(self) -> Warmth:
         """The rung that this model stands on."""
         return WARMTH[self.phase]
+
+    @property
+    def pinned(self) -> bool:
+        """Its mode promises that it stays: it never goes for another."""
+        return self.plan.mode.policy == "persistent"
 
     @property
     def rising(self) -> bool:
@@ -89,6 +109,12 @@ class State(msgspec.Struct):
     quiet_since: float | None = None
     draining: float | None = None
     leaving: bool = False
+    promised: dict[str, Bytes] = msgspec.field(default_factory=dict)
+    """What others are making room with, by the model that they make it for: nobody else may take it."""
+    last_swap: float = -math.inf
+    """When a model was last made to go for another."""
+    look_again: float | None = None
+    """When blocked models should be looked at again."""
 
 
 def quiet(state: State) -> bool:
@@ -108,8 +134,11 @@ def next_deadline(state: State) -> float | None:
             times.append(model.deadline)
         if model.wish.again_at is not None and not model.busy:
             times.append(model.wish.again_at)
-        if model.rising:
+        if model.rising and not model.blocked:
             times.append(model.retry_at)
+    if state.look_again is not None:
+        times.append(state.look_again)
+    times.extend(ask.expires_at for ask in state.asks.values() if ask.expires_at is not None)
     times.extend(ask.give_up_at for ask in state.asks.values() if ask.give_up_at is not None)
     if state.draining is not None:
         if not math.isinf(state.draining):

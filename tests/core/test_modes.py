@@ -62,7 +62,7 @@ facts_of_any_kind = st.builds(
     answered=instants,
     preloaded=instants,
     keep_alive=st.none() | st.floats(0, 1e5) | st.just(math.inf),
-    unloaded=st.booleans(),
+    cap=st.sampled_from(Warmth),
     eager=st.booleans(),
 )
 parameters_of_any_kind = st.builds(
@@ -83,7 +83,7 @@ def test_whoever_is_asked_is_wanted_hot(parameters, facts, now):
 
 @given(parameters_of_any_kind, facts_of_any_kind, st.floats(0, 1e7))
 def test_an_unload_wins_over_every_mode_until_the_next_ask(parameters, facts, now):
-    facts.asked, facts.unloaded = False, True
+    facts.asked, facts.cap = False, COLD
     assert wish(parameters, facts, now).warmth is COLD
 
 

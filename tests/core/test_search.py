@@ -14,12 +14,16 @@ import msgspec
 import pytest
 
 from neuroshell_orch.core import messages as m
+from neuroshell_orch.core.budget import Cost
 from neuroshell_orch.core.lifecycle import Phase
 from neuroshell_orch.core.modes import POLICIES, Parameters
 from neuroshell_orch.core.state import Stage, State, next_deadline
 from neuroshell_orch.core.step import step
 
 NEWS = {m.StartStandby: m.Parked, m.StartLoad: m.Loaded, m.Load: m.Loaded, m.Hibernate: m.Hibernated, m.Wake: m.Woken}
+
+# What a process takes from the moment it is told to go up, or has said that it went down.
+HOLDS = {m.StartStandby: 10, m.StartLoad: 100, m.Load: 100, m.Wake: 100, m.Hibernated: 30}
 
 
 class World(msgspec.Struct):
@@ -35,6 +39,8 @@ class World(msgspec.Struct):
     pending: dict = msgspec.field(default_factory=dict)
     """worker → the report that success would bring; None: the process lives and has nothing to do"""
     owner: dict = msgspec.field(default_factory=dict)
+    holds: dict = msgspec.field(default_factory=dict)
+    """worker → the message after which it holds what it holds"""
     dying: frozenset = frozenset()
     used: frozenset = frozenset()
     """Events that may happen once only."""
@@ -60,10 +66,13 @@ def feed(world: World, event: m.Event) -> None:
                 others = [w for w, name in world.owner.items() if name == action.model and w in world.pending]
                 assert not others, "two workers for one model"
                 world.owner[action.worker] = action.model
+                world.holds[action.worker] = type(action)
                 world.pending[action.worker] = NEWS[type(action)](action.model, action.worker)
             case m.Load() | m.Hibernate() | m.Wake():
                 assert action.worker in world.pending
                 assert action.worker not in world.dying
+                if not isinstance(action, m.Hibernate):
+                    world.holds[action.worker] = type(action)
                 world.pending[action.worker] = NEWS[type(action)](action.model, action.worker)
             case m.Stop():
                 assert action.worker in world.pending, "stopped a worker that is gone"
@@ -76,11 +85,20 @@ def feed(world: World, event: m.Event) -> None:
             finished = isinstance(event, m.Finished)
             lost = isinstance(event, m.Failed)
             assert finished or lost or overdue or over, f"{action} ended an answer because of {event}"
+    check_state(world, event)
+
+
+def check_state(world: World, event: m.Event) -> None:
     for name, model in world.state.models.items():
         assert not (model.running and model.phase not in {Phase.HOT, Phase.STOPPING}), (name, model)
         assert (model.worker is None) == (model.phase is Phase.COLD)
     known = {a for model in world.state.models.values() for a in (*model.waiting, *model.running)}
     assert known == set(world.state.asks)
+    for resource, size in world.state.limits.budget.items():
+        taken = sum(model.reserved.get(resource, 0) for model in world.state.models.values())
+        assert taken <= size, f"{taken} of {size} {resource} are set aside"
+        held = sum(HOLDS.get(world.holds[worker], 0) for worker in world.pending)
+        assert held <= size, f"workers hold {held} of {size} {resource}"
     deadline = next_deadline(world.state)
     if isinstance(event, m.Tick) and deadline is not None:
         assert deadline > world.now, "a tick must deal with its cause"
@@ -103,6 +121,7 @@ def gone(world: World, worker: int) -> None:
 
 def report(world: World, worker: int, news: m.Event | None = None) -> None:
     news = news or world.pending[worker]
+    world.holds[worker] = type(news) if type(news) in HOLDS else world.holds[worker]
     world.pending[worker] = None
     feed(world, news)
 
@@ -227,3 +246,29 @@ def test_deep_with_few_events(policy):
     """A longer story without shutdown and reload: loads, idle, hibernation, failures and a second ask."""
     world, _limits = world_of(policy, ["a"])
     assert search(world, ["a"], depth=9, asks=2, events={}) > 300
+
+
+@pytest.mark.parametrize("policy", ["timeout", "hibernate", "dummy-swap", "dynamic"])
+def test_two_models_that_do_not_fit_together(policy):
+    """The budget holds one hot model and what the other one keeps while it rests, never two hot ones."""
+    mode = Parameters(policy, policy, idle=10.0, forget=20.0, standby=policy == "dynamic")
+    cost = Cost({"RAM": 100}, {"RAM": 30}, {"RAM": 10})
+    limits = m.Limits(max_queue=3, idle_exit=30.0, budget={"RAM": 135}, swap_delay=5.0)
+    world = World(State())
+    feed(world, m.Configured({name: m.Plan(mode, "v1", cost=cost) for name in ("a", "b")}, limits))
+    assert search(world, ["a", "b"], depth=7, asks=3, events={}) > 1000
+
+
+def test_a_pinned_model_never_goes_and_who_cannot_fit_beside_it_is_told():
+    limits = m.Limits(budget={"RAM": 150}, swap_delay=5.0)
+    cost = Cost({"RAM": 100})
+    plans = {
+        "a": m.Plan(Parameters("persistent", "persistent"), "v1", eager=True, cost=cost),
+        "b": m.Plan(Parameters("timeout", "timeout", idle=10.0), "v1", cost=cost),
+    }
+    world = World(State())
+    feed(world, m.Configured(plans, limits))
+    report(world, 1)
+    ask(world, "b")
+    assert world.ends == {"1": 1}
+    assert world.state.models["a"].phase is Phase.HOT
