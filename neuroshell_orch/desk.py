@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from neuroshell_orch.core.messages import NO_OPTIONS, AskOptions
+from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Outputs, Piece
 
@@ -52,6 +53,7 @@ class Desk:
                 yield item
         finally:
             if answer.complete:
+                self._pool.note(model, number, Warmth.HOT)
                 self._engine.finished(name)
             else:
                 self._engine.cancel(name, lambda: worker.cancel(answer.job))
@@ -77,6 +79,7 @@ class Desk:
         except OrchError:
             self._engine.finished(name)
             raise
+        self._pool.note(model, number, Warmth.HOT)
         self._engine.finished(name)
         return outputs
 

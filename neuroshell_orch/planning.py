@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from neuroshell_orch.config.values import UNLIMITED, Percent
+from neuroshell_orch.core.budget import RAM
 from neuroshell_orch.core.messages import Limits, Plan
 from neuroshell_orch.core.modes import Parameters
 from neuroshell_orch.workers.protocol import Load
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from neuroshell_orch.config.load import Configuration
     from neuroshell_orch.config.schema import ModelSettings, ModeSettings
+    from neuroshell_orch.core.budget import Cost
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -51,8 +55,8 @@ def order_of(configuration: Configuration, name: str) -> Order:
     return Order(load, _bytes(wanted), configuration.mode_of(name).policy == "hibernate")
 
 
-def plans_of(configuration: Configuration) -> dict[str, Plan]:
-    """A plan for each registered model.
+def plans_of(configuration: Configuration, cost: Callable[[ModelSettings, str], Cost]) -> dict[str, Plan]:
+    """A plan for each registered model; ``cost`` says what one takes, given its artefact.
 
     Loaded at start, where the mode is persistent, are the default model and each model that was given that mode by
     name; all others would stay once they were asked, but a folder full of models must not fill the memory at login.
@@ -63,16 +67,31 @@ def plans_of(configuration: Configuration) -> dict[str, Plan]:
         mode = configuration.mode_of(name)
         timeout = model.load_timeout_sec if model.load_timeout_sec is not None else settings.load_timeout_sec
         eager = mode.policy == "persistent" and (bool(model.mode) or name == settings.default_model)
-        plans[name] = Plan(parameters_of(mode, settings.keep_alive_policy), _artefact(model), timeout, eager=eager)
+        artefact = artefact_of(model)
+        plans[name] = Plan(
+            parameters_of(mode, settings.keep_alive_policy),
+            artefact,
+            timeout,
+            parallel=model.parallel,
+            eager=eager,
+            cost=cost(model, artefact),
+        )
     return plans
 
 
 def limits_of(configuration: Configuration) -> Limits:
     """The daemon's bounds."""
-    return Limits(configuration.settings.max_queue, configuration.settings.idle_exit_sec)
+    settings = configuration.settings
+    budget = _bytes(settings.memory_budget)
+    return Limits(
+        settings.max_queue,
+        settings.idle_exit_sec,
+        {} if budget is None else {RAM: budget},
+        settings.max_swap_delay,
+    )
 
 
-def _artefact(model: ModelSettings) -> str:
+def artefact_of(model: ModelSettings) -> str:
     """What must be loaded anew when it changes."""
     return f"{model.runtime} {model.digest} {model.threads} {model.context_length} {model.path}"
 

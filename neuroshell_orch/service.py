@@ -17,17 +17,19 @@ import msgspec
 from neuroshell_orch import __version__
 from neuroshell_orch.api.schema import Freed, ModeInfo, ModelStatus, Status, Why
 from neuroshell_orch.config.load import Configuration, load
-from neuroshell_orch.config.paths import cache_dir
+from neuroshell_orch.config.paths import cache_dir, state_dir
 from neuroshell_orch.config.values import format_timespan
 from neuroshell_orch.config.write import set_mode
 from neuroshell_orch.core import messages as msg
+from neuroshell_orch.core.budget import RAM
 from neuroshell_orch.core.lifecycle import Phase
 from neuroshell_orch.core.state import outlook
 from neuroshell_orch.core.warmth import Warmth
+from neuroshell_orch.costs import Costs
 from neuroshell_orch.desk import Desk
 from neuroshell_orch.engine import Engine
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.planning import Order, limits_of, order_of, plans_of
+from neuroshell_orch.planning import Order, artefact_of, limits_of, order_of, plans_of
 from neuroshell_orch.sd import journal
 from neuroshell_orch.workers.pool import Pool
 from neuroshell_orch.workers.preparing import Preparer
@@ -35,6 +37,8 @@ from neuroshell_orch.workers.preparing import Preparer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from neuroshell_orch.config.schema import ModelSettings
+    from neuroshell_orch.core.budget import Cost
     from neuroshell_orch.core.state import Model
     from neuroshell_orch.workers.contract import Launcher
     from neuroshell_orch.workers.protocol import Loaded
@@ -61,15 +65,25 @@ class Service:
         self._refused: list[str] = []
         self._reloading = asyncio.Lock()
         self.engine = Engine(self._perform, changed=self._changed, pong=pong, leave=leave)
-        self.pool = Pool(launcher, Preparer(cache_dir()), self.engine.post, self._order, self._note_freed)
+        self.pool = Pool(
+            launcher, Preparer(cache_dir()), self.engine.post, self._order, self._note_freed, self.measured
+        )
         self.desk = Desk(self.engine, self.pool, self._arriving)
         self._failing: dict[str, object] = {}
+        self.costs = Costs(state_dir())
 
     def start(self) -> None:
         """Give the engine its first configuration."""
         for finding in self.configuration.warnings:
             journal.log(journal.WARNING, str(finding), message_id=journal.CONFIG_REFUSED)
-        self.engine.post(msg.Configured(plans_of(self.configuration), limits_of(self.configuration)))
+        self.engine.post(msg.Configured(plans_of(self.configuration, self._cost), limits_of(self.configuration)))
+
+    def close(self) -> None:
+        """Keep what was measured."""
+        try:
+            self.costs.save()
+        except OrchError as error:
+            journal.log(journal.WARNING, f"What was measured could not be kept: {error}")
 
     # ---- configuration ----
 
@@ -88,7 +102,7 @@ class Service:
                 raise
             self._refused = []
             self.configuration = fresh
-            self.engine.post(msg.Configured(plans_of(fresh), limits_of(fresh)))
+            self.engine.post(msg.Configured(plans_of(fresh, self._cost), limits_of(fresh)))
             warnings = [str(finding) for finding in fresh.warnings]
             journal.log(
                 journal.NOTICE,
@@ -223,6 +237,8 @@ class Service:
             memory=self.pool.memory(record.worker),
             load_seconds=None if loaded is None else loaded.seconds,
             context_length=(loaded.context_length or None) if loaded is not None else None,
+            needs=record.plan.cost.hot.get(RAM),
+            needs_measured=record.plan.cost.measured,
         )
 
     def why(self, name: str) -> Why:
@@ -267,6 +283,22 @@ class Service:
             if model.phase is not Phase.COLD
         ]
         return f"Mode {self.configuration.settings.mode}: {', '.join(warm) if warm else 'nothing warm'}"
+
+    # ---- costs ----
+
+    def _cost(self, model: ModelSettings, artefact: str) -> Cost:
+        return self.costs.cost(artefact, model.path, model.context_length)
+
+    def measured(self, name: str, warmth: Warmth, size: int, wake: tuple[Warmth, float] | None = None) -> None:
+        """``name``'s worker took ``size`` bytes on a rung, and a wake from another took so many seconds."""
+        settings = self.configuration.models.get(name)
+        if settings is None:
+            return
+        artefact = artefact_of(settings)
+        if wake is not None:
+            self.costs.saw_wake(artefact, *wake)
+        if (size and self.costs.saw_memory(artefact, warmth, size)) or wake is not None:
+            self.engine.post(msg.Costed(name, self._cost(settings, artefact)))
 
     # ---- callbacks ----
 

@@ -21,7 +21,7 @@ ALLOWED = {
     "core": {"errors"},
     "config": {"errors"},
     "api.schema": set(),
-    "workers": {"errors", "api.schema", "core.messages", "planning", "sd"},
+    "workers": {"errors", "api.schema", "core", "planning", "sd"},
     "runtimes": {"errors", "workers.protocol"},
     "models": {"errors", "config"},
     "client": {"errors", "api.schema", "config.paths"},
@@ -38,8 +38,9 @@ ALLOWED = {
     },
     "planning": {"errors", "config", "core", "workers.protocol"},
     "engine": {"errors", "core", "api.schema"},
-    "desk": {"errors", "core.messages", "engine", "workers"},
-    "service": {"errors", "core", "config", "planning", "engine", "desk", "workers", "sd", "api.schema"},
+    "costs": {"config", "core"},
+    "desk": {"errors", "core", "engine", "workers"},
+    "service": {"errors", "core", "config", "costs", "planning", "engine", "desk", "workers", "sd", "api.schema"},
     "api": {"errors", "config", "core", "service", "workers.protocol", "api.schema"},
 }
 # Single exceptions, each with its reason.

@@ -59,6 +59,10 @@ class ModelStatus(msgspec.Struct, frozen=True):
     memory: Memory | None = None
     freed: Freed | None = None
     load_seconds: float | None = None
+    needs: int | None = None
+    """Bytes of RAM that it is counted with while it is HOT."""
+    needs_measured: bool = False
+    """Whether ``needs`` is the peak that was seen, or an estimate."""
     context_length: int | None = None
 
 

@@ -51,6 +51,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "client"
     max_queue: Annotated[int, Key(whole(1, 65536), "How many asks may wait for one model.")] = 64
     log_level: Annotated[str, Key(_LOG_LEVEL, "The least important message that reaches the journal.")] = "info"
+    memory_budget: Annotated[
+        int | Percent, Key(MEMORY, "What all workers together may take of the machine's memory.")
+    ] = Percent(5000)
+    max_swap_delay: Annotated[
+        float, Key(SPAN, "Asks for a model that is there go before those that need its memory, for this long.")
+    ] = 10.0
     worker_memory_max: Annotated[int | Percent, Key(MEMORY, "The most memory that one worker may use.")] = UNLIMITED
     worker_launcher: Annotated[str, Key(_LAUNCHER, "Workers are systemd services or child processes.")] = "auto"
 
@@ -77,6 +83,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     digest: Annotated[str, Key(DIGEST, "What the file's content hashes to.")] = ""
     mode: Annotated[str, Key(NAME, "The mode of this model alone.")] = ""
     threads: Annotated[int, Key(whole(0, 4096), "How many threads compute; 0 means every core.")] = 0
+    parallel: Annotated[int, Key(whole(1, 64), "How many answers it may write at once.")] = 1
     context_length: Annotated[
         int, Key(whole(0, 1 << 24), "The longest context in tokens; 0 means the model's own.")
     ] = 0

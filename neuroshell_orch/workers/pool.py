@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from neuroshell_orch.api.schema import Freed, Memory
 from neuroshell_orch.core import messages as msg
+from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.contract import Exit, Launcher, WorkerSpec
 from neuroshell_orch.workers.process import Worker
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 GONE_SECONDS: Final = 5.0
 """A process that is not gone this long after it was killed is worth a warning."""
 
+NOTE_SECONDS: Final = 0.5
+"""How often a serving worker's memory is measured at the most."""
+
 
 class Pool:
     """Workers by number. ``post`` takes reports, ``order`` says how a model is loaded, ``freed`` hears measurements."""
@@ -38,15 +42,18 @@ class Pool:
         post: Callable[[msg.Event], object],
         order: Callable[[str], Order],
         freed: Callable[[str, Freed], None],
+        measured: Callable[[str, Warmth, int, tuple[Warmth, float] | None], None],
     ) -> None:
         self.launcher = launcher
         self._preparer = preparer
         self._post = post
         self._order = order
         self._freed = freed
+        self._measured_cost = measured
         self._workers: dict[int, Worker] = {}
         self._loaded: dict[int, Loaded] = {}
         self._started: dict[int, asyncio.Future[Worker | None]] = {}
+        self._noted: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def worker(self, number: int) -> Worker:
@@ -69,6 +76,18 @@ class Pool:
         """What the worker takes right now, from the kernel."""
         worker = self.find(number)
         return None if worker is None else worker.memory()
+
+    def note(self, model: str, number: int, warmth: Warmth, wake: tuple[Warmth, float] | None = None) -> None:
+        """Measure what the worker takes on this rung, and tell it together with what a wake took.
+
+        After an answer that is done at most every half second: reading it walks the page tables.
+        """
+        now = time.monotonic()
+        if wake is None and warmth is Warmth.HOT and now < self._noted.get(number, 0.0) + NOTE_SECONDS:
+            return
+        self._noted[number] = now
+        memory = self.memory(number)
+        self._measured_cost(model, warmth, 0 if memory is None else max(memory.pss, memory.cgroup or 0), wake)
 
     def perform(self, action: msg.WorkerAction) -> None:
         """Start doing it; the outcome comes as a report."""
@@ -122,8 +141,10 @@ class Pool:
             self._failed(action, error)
         else:
             self._post(msg.Parked(action.model, number))
+            self.note(action.model, number, Warmth.PARKED)
 
     async def _load(self, action: msg.StartLoad | msg.Load) -> None:
+        began = time.monotonic()
         worker = await self._ready(action.worker)
         if worker is None:
             return
@@ -133,6 +154,8 @@ class Pool:
             self._failed(action, error)
             return
         self._loaded[action.worker] = loaded
+        start = Warmth.PARKED if isinstance(action, msg.Load) else Warmth.COLD
+        self.note(action.model, action.worker, Warmth.HOT, (start, time.monotonic() - began))
         self._post(msg.Loaded(action.model, action.worker, loaded.seconds, loaded.can_hibernate))
 
     async def _hibernate(self, action: msg.Hibernate) -> None:
@@ -146,6 +169,7 @@ class Pool:
             self._failed(action, error)
             return
         self._measured(action.model, before, worker.memory(), done.seconds)
+        self.note(action.model, action.worker, Warmth.HIBERNATED)
         self._post(msg.Hibernated(action.model, action.worker))
 
     async def _wake(self, action: msg.Wake) -> None:
@@ -153,11 +177,12 @@ class Pool:
         if worker is None:
             return
         try:
-            await worker.wake()
+            woken = await worker.wake()
         except OrchError as error:
             self._failed(action, error)
         else:
             self._post(msg.Woken(action.model, action.worker))
+            self.note(action.model, action.worker, Warmth.HOT, (Warmth.HIBERNATED, woken.seconds))
 
     async def _stop(self, action: msg.Stop) -> None:
         worker = await self._ready(action.worker)
@@ -187,4 +212,5 @@ class Pool:
     def _exited(self, model: str, number: int, end: Exit) -> None:
         del self._workers[number]
         self._loaded.pop(number, None)
+        self._noted.pop(number, None)
         self._post(msg.Gone(model, number, f"The worker of {model} {end.sentence}.", end.hint))

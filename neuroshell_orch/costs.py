@@ -1,0 +1,132 @@
+"""What each model costs: estimated before its first load, measured afterwards, remembered across restarts.
+
+Owns the estimate's arithmetic and the file ``costs.json`` in the state folder, keyed by what the figures depend on (the
+artefact). Holds numbers only. Must not know what they are used for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from neuroshell_orch.config.write import write_file
+from neuroshell_orch.core.budget import RAM, Bytes, Cost
+from neuroshell_orch.core.warmth import Warmth
+
+FILE: Final = "costs.json"
+KEPT: Final = 2000
+"""Artefacts that are remembered; the oldest are forgotten."""
+
+RUNTIME_BYTES: Final = 64 << 20
+"""An interpreter, a runtime and its libraries: a parked worker was measured at 50 MB."""
+PREPACKING: Final = 2.2
+"""Bytes in memory for each byte of weights: mapped once, and copied as the processor's kernels want them."""
+FIRST_CACHE: Final = 2048
+"""Tokens of key-value cache that an answer is sure to get; it grows on demand."""
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What was measured of one artefact: bytes of RAM on each rung, and seconds of each wake."""
+
+    hot: int = 0
+    hibernated: int = 0
+    parked: int = 0
+    wake_cold: float = 0.0
+    wake_parked: float = 0.0
+    wake_hibernated: float = 0.0
+
+
+_FIELDS: Final = {Warmth.HOT: "hot", Warmth.HIBERNATED: "hibernated", Warmth.PARKED: "parked"}
+
+
+class Costs:
+    """Measured figures by artefact, kept in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._figures: dict[str, Figures] = self._read()
+        self._changed = False
+
+    def cost(self, artefact: str, path: str, context: int) -> Cost:
+        """The cost of a model: what was measured, and an estimate for the rest."""
+        seen = self._figures.get(artefact, Figures())
+        guess = estimate(path, context)
+        return Cost(
+            hot={RAM: seen.hot or guess[RAM]},
+            hibernated={RAM: min(seen.hibernated or guess[RAM], seen.hot or guess[RAM])},
+            parked={RAM: seen.parked or RUNTIME_BYTES},
+            wake_cold=seen.wake_cold or 1.0,
+            wake_parked=seen.wake_parked or 0.7,
+            wake_hibernated=seen.wake_hibernated or 0.2,
+            measured=seen.hot > 0,
+        )
+
+    def saw_memory(self, artefact: str, warmth: Warmth, size: int) -> bool:
+        """A worker took ``size`` bytes on this rung. Returns whether that changes its cost: HOT keeps the peak."""
+        field = _FIELDS[warmth]
+        before: int = getattr(self._figures.get(artefact, Figures()), field)
+        # A rung below is what it was last; the peak only grows, and by steps that are worth a decision.
+        worth = size > before * 1.02 if warmth is Warmth.HOT else abs(size - before) > before * 0.1
+        if worth:
+            self._set(artefact, field, size)
+        return worth
+
+    def saw_wake(self, artefact: str, warmth: Warmth, seconds: float) -> None:
+        """A wake from this rung took ``seconds``: a moving average, since the page cache decides much of it."""
+        field = {Warmth.COLD: "wake_cold", Warmth.PARKED: "wake_parked", Warmth.HIBERNATED: "wake_hibernated"}[warmth]
+        before = getattr(self._figures.get(artefact, Figures()), field)
+        self._set(artefact, field, seconds if before == 0 else 0.7 * before + 0.3 * seconds)
+
+    def figures(self, artefact: str) -> Figures | None:
+        """What was measured, or None."""
+        return self._figures.get(artefact)
+
+    def save(self) -> None:
+        """Write what changed. Losing it costs an estimate, so a full disk is no reason to fail."""
+        if self._changed:
+            kept = dict(list(self._figures.items())[-KEPT:])
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_file(self._path, msgspec.json.encode(kept).decode() + "\n")
+            self._changed = False
+
+    def _set(self, artefact: str, field: str, value: float) -> None:
+        before = self._figures.pop(artefact, Figures())
+        self._figures[artefact] = msgspec.structs.replace(before, **{field: value})
+        self._changed = True
+
+    def _read(self) -> dict[str, Figures]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, Figures])
+        except (OSError, msgspec.MsgspecError):
+            return {}  # the first start, or a file that a crash of the machine cut off: measure again
+
+
+def estimate(path: str, context: int) -> Bytes:
+    """Bytes that a model will take when it is HOT, from its files: weights, key-value cache, the runtime."""
+    weights = sum(size for size in _sizes(Path(path).expanduser()))
+    return {RAM: RUNTIME_BYTES + int(weights * PREPACKING) + cache_bytes(Path(path).expanduser(), context)}
+
+
+def cache_bytes(folder: Path, context: int) -> int:
+    """Bytes of key-value cache for an answer's first tokens: layers, heads, their size, keys and values, in float32."""
+    try:
+        config: Any = json.loads((folder / "genai_config.json").read_bytes())["model"]
+        decoder = config["decoder"]
+        per_token = 2 * 4 * decoder["num_hidden_layers"] * decoder["num_key_value_heads"] * decoder["head_size"]
+        return int(per_token) * min(context or FIRST_CACHE, FIRST_CACHE, int(config["context_length"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _sizes(path: Path) -> list[int]:
+    try:
+        if not path.is_dir():
+            beside = list(path.parent.glob(path.name + "*data"))
+            return [file.stat().st_size for file in (path, *beside)]
+        return [entry.stat().st_size for entry in os.scandir(path) if entry.is_file() and "onnx" in entry.name]
+    except OSError:
+        return []
