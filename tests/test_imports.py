@@ -26,6 +26,9 @@ ALLOWED = {
     "models": {"errors", "config"},
     "client": {"errors", "api.schema", "config.paths"},
     "cli": {
+        "costs",
+        "planning",
+        "core.budget",
         "errors",
         "client",
         "api.schema",

@@ -58,7 +58,20 @@ def show(name: Name, as_json: Json = False) -> None:
         output.print_json(as_data(model, local.configuration().settings.default_model))
         return
     values = [(field.key, show_value(field, getattr(model, field.field))) for field in SECTIONS["Model"].values()]
-    output.pairs([("Name", model.name), *((key, value) for key, value in values if value), ("File", model.source)])
+    rows = [("Name", model.name), *((key, value) for key, value in values if value), ("File", model.source)]
+    output.pairs([*rows, ("Memory", _memory(model))])
+
+
+def _memory(model: ModelSettings) -> str:
+    """What it takes while it is hot: the measured peak, or the estimate that holds until there is one."""
+    from neuroshell_orch.config.paths import state_dir
+    from neuroshell_orch.core.budget import sentence
+    from neuroshell_orch.costs import Costs
+    from neuroshell_orch.planning import artefact_of
+
+    cost = Costs(state_dir()).cost(artefact_of(model), model.path, model.context_length)
+    how = "the measured peak" if cost.measured else "estimated; measured at its first load"
+    return f"{sentence(cost.hot)} when hot ({how})"
 
 
 class Precision(StrEnum):
