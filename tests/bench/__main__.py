@@ -23,6 +23,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     known = load_all()
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure nsorch beside a bare script.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_RUNS} runs instead of {RUNS}")
+    parser.add_argument("--long", action="store_true", help="give loads over time what a verdict needs (25 minutes)")
     parser.add_argument("--runs", type=int, help="runs of each figure")
     parser.add_argument("--only", action="append", choices=sorted(known), help="one benchmark; may be repeated")
     parser.add_argument("--launcher", choices=["auto", "child", "systemd"], default="auto", help="how workers start")
@@ -37,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     model = (options.model or smollm2_folder()).resolve()
     rows: list[Row] = []
     try:
-        with World(model, options.runs or (QUICK_RUNS if options.quick else RUNS), options.launcher) as world:
+        with World(
+            model, options.runs or (QUICK_RUNS if options.quick else RUNS), options.launcher, options.long
+        ) as world:
             print(kernel.machine())
             print(f"Model {model.name}; {world.launcher_note}; page cache warm; load average {kernel.load()}.")
             print("Medians; ratio is value ÷ peer. Where time is measured, the contestants take turns.")

@@ -34,9 +34,10 @@ _LEFT_OUT = ("PYTHON", "OPENBLAS_", "OMP_", "LISTEN_", "NOTIFY_", "WATCHDOG_", "
 class World:
     """One run. A context manager."""
 
-    def __init__(self, model: Path, runs: int, launcher: str = "auto") -> None:
+    def __init__(self, model: Path, runs: int, launcher: str = "auto", long: bool = False) -> None:
         self.model = model
         self.runs = runs
+        self.long = long
         self.folder = Path(tempfile.mkdtemp(prefix="nsorch-bench-"))
         self.marker = f"BENCH_MARK={self.folder.name}"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)}
