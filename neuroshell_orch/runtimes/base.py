@@ -17,9 +17,16 @@ from neuroshell_orch.errors import OrchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor
+    from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor, TokenScore
 
 BUILTIN: Final = {"genai": "neuroshell_orch.runtimes.genai", "onnx": "neuroshell_orch.runtimes.onnx"}
+
+
+class Emit(Protocol):
+    """Takes one piece of an answer, and the scores of its tokens where those were asked for."""
+
+    def __call__(self, text: str, tokens: int, scores: list[TokenScore] | None = None) -> None:
+        """Pass it on; waits while nobody reads."""
 
 
 class Runtime(Protocol):
@@ -37,7 +44,7 @@ class Runtime(Protocol):
     def wake(self) -> None:
         """Fault them in again."""
 
-    def generate(self, request: Generate, emit: Callable[[str, int], None], cancelled: Callable[[], bool]) -> Done:
+    def generate(self, request: Generate, emit: Emit, cancelled: Callable[[], bool]) -> Done:
         """Write an answer: ``emit(text, tokens)`` for each piece. Look at ``cancelled()`` between tokens."""
 
     def infer(self, request: Infer, cancelled: Callable[[], bool]) -> list[Tensor]:

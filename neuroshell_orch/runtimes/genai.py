@@ -1,9 +1,9 @@
 """Language models by onnxruntime-genai: a folder with ``genai_config.json``, an ONNX graph and a tokenizer.
 
-Owns loading and the chat template; the token loop is in ``genai_writer``. Must not know sockets or frames beyond
-the message types, and never imports ``onnxruntime``: genai finds that library itself, and the Python package on top
-would cost every worker 25 ms and 19 MiB (8 of them private) for nothing. Its dummy model is therefore a genai folder
-too (see ``dummy``), and a parked worker has run exactly what a load will run.
+Owns loading; the chat template is in ``genai_prompt``, the token loop in ``genai_writer``. Must not know sockets or
+frames beyond the message types, and never imports ``onnxruntime``: genai finds that library itself, and the package of
+that name would cost every worker 25 ms and 19 MiB (8 of them private) for nothing. Its dummy model is therefore a
+genai folder too (see ``dummy``), and a parked worker has run exactly what a load will run.
 
 genai holds the interpreter's lock while it loads a model, so a load can only be ended by ending the process.
 """
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes import base, devices, dummy, files, mappings
+from neuroshell_orch.runtimes.genai_guidance import Guidance, guidance, refusal
+from neuroshell_orch.runtimes.genai_prompt import Template
 from neuroshell_orch.runtimes.genai_writer import Native, Writer
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor
 
@@ -44,7 +46,7 @@ class GenaiRuntime:
         self._ends: frozenset[int] = frozenset()
         self._context = 0
         self._vocabulary = 0
-        self._has_template = True
+        self._template: Template | None = None
         self._weights = mappings.Weights([])
 
     @property
@@ -101,10 +103,7 @@ class GenaiRuntime:
         self._model = self._og.Model(config)
         self._tokenizer = self._og.Tokenizer(self._model)
         self._ends = frozenset(int(number) for number in self._tokenizer.eos_token_ids)
-        try:
-            self._template([{"role": "user", "content": "x"}])
-        except RuntimeError:
-            self._has_template = False  # a base model: it continues what it is given
+        self._template = Template(self._tokenizer)
 
     def _refused(self, error: RuntimeError) -> OrchError:
         reason = " ".join(str(error).split())
@@ -113,10 +112,6 @@ class GenaiRuntime:
             f"The model in {self._folder} cannot be loaded: {reason}",
             "Add or fetch the model again; it may be damaged or made for another version of the runtime.",
         )
-
-    def _template(self, messages: list[dict[str, str]]) -> str:
-        prompt: str = self._tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
-        return prompt
 
     def hibernate(self) -> int:
         """Give the weights back."""
@@ -130,13 +125,21 @@ class GenaiRuntime:
         """Not for language models."""
         raise OrchError("unsupported", "This model writes text; it takes no tensors.", "Use `nsorch ask` with it.")
 
-    def generate(self, request: Generate, emit: Callable[[str, int], None], cancelled: Callable[[], bool]) -> Done:
+    def generate(self, request: Generate, emit: base.Emit, cancelled: Callable[[], bool]) -> Done:
         """Write one answer."""
         started = time.monotonic()
-        prompt = self._encode(request)
+        assert self._template is not None  # noqa: S101 - the worker has loaded before it writes
+        prompt = self._checked(self._template.encode(request))
         limit = min(self._context, len(prompt) + request.max_tokens) if request.max_tokens > 0 else self._context
-        decode = self._tokenizer.create_stream().decode
-        writer = Writer(self._og, self._model, decode, request, ends=self._ends, vocabulary=self._vocabulary)
+        writer = Writer(
+            self._og,
+            self._model,
+            self._tokenizer,
+            request,
+            ends=self._ends,
+            vocabulary=self._vocabulary,
+            guidance=self._guidance(request),
+        )
         try:
             reason = writer.write(prompt, limit, emit, cancelled)
         except RuntimeError as error:
@@ -152,17 +155,24 @@ class GenaiRuntime:
             decode_seconds=time.monotonic() - writer.prefilled,
         )
 
-    def _encode(self, request: Generate) -> Native:
-        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+    def _guidance(self, request: Generate) -> Guidance | None:
+        """What the answer is held to, tried before anything costs time. Raises OrchError where that cannot be."""
+        assert self._template is not None  # noqa: S101 - likewise
+        held = guidance(request, self._template.style) if request.tools is not None or request.schema else None
+        if held is None:
+            return None
+        parameters = self._og.GeneratorParams(self._model)
+        parameters.set_search_options(max_length=2)
         try:
-            text = self._template(messages) if self._has_template else "\n".join(m["content"] for m in messages)
-            prompt = self._tokenizer.encode(text)
-        except RuntimeError:  # its text may quote the prompt
-            raise OrchError(
-                "bad-request",
-                "The model's chat template cannot express this conversation.",
-                "Use the roles system, user and assistant, beginning with system or user and alternating.",
-            ) from None
+            parameters.set_guidance(*held)
+            self._og.Generator(self._model, parameters)
+        except RuntimeError as error:
+            if request.tools is not None and not (request.tools.required or request.tools.strict or request.schema):
+                return None  # nothing was promised about arguments where the model chooses
+            raise refusal(error) from None
+        return held
+
+    def _checked(self, prompt: Native) -> Native:
         if len(prompt) == 0:
             raise OrchError("empty-prompt", "There is nothing to answer.", "Write a prompt.")
         if len(prompt) >= self._context:
@@ -170,6 +180,12 @@ class GenaiRuntime:
                 "prompt-too-long",
                 f"The prompt has {len(prompt)} tokens and the model's context holds {self._context}.",
                 "Shorten it, or raise the model's ContextLength if it can take more.",
+            )
+        if isinstance(prompt, list) and not all(0 <= token < self._vocabulary for token in prompt):
+            raise OrchError(
+                "bad-request",
+                f"A token of the prompt is not one of the model's {self._vocabulary}.",
+                "Tokens of another model mean something else here: send the prompt as text.",
             )
         return prompt
 

@@ -44,6 +44,7 @@ from neuroshell_orch.workers.protocol import (
     Parked,
     Piece,
     Standby,
+    TokenScore,
     ToWorker,
     Wake,
     Woken,
@@ -191,8 +192,8 @@ class Child:
         if connection.is_cancelled(job):
             return Done(job=job, reason="cancelled")
 
-        def emit(text: str, tokens: int) -> None:
-            connection.send(encode_piece(job=job, text=text, tokens=tokens))
+        def emit(text: str, tokens: int, scores: list[TokenScore] | None = None) -> None:
+            connection.send(encode_piece(job=job, text=text, tokens=tokens, scores=scores or []))
 
         return self._model().generate(request, emit, lambda: connection.is_cancelled(job))
 

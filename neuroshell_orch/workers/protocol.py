@@ -45,11 +45,43 @@ class TensorInfo(msgspec.Struct, frozen=True, gc=False):
     shape: list[int]
 
 
-class ChatMessage(msgspec.Struct, frozen=True, gc=False):
-    """One turn of a conversation: ``role`` is system, user or assistant."""
+class ChatMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One turn of a conversation: ``role`` is system, user, assistant or tool.
+
+    ``tool_calls`` is the JSON text of the calls that an assistant made, a list of ``{"name", "arguments", "id"}``;
+    ``tool_call_id`` is the call that a tool's turn answers, ``name`` that tool's name.
+    """
 
     role: str
     content: str
+    tool_calls: str = ""
+    tool_call_id: str = ""
+    name: str = ""
+
+
+class TokenScore(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How likely a token was, as a natural logarithm, and the likeliest ones in its place.
+
+    ``text`` has replacement characters where the token is no whole character.
+    """
+
+    text: str
+    logprob: float
+    likeliest: list[tuple[str, float]] = []
+
+
+class Tools(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Functions that an answer may call. ``functions`` is the JSON text of a list of ``{"name", "parameters", …}``.
+
+    With ``required`` the answer is nothing but calls, whose arguments validate; otherwise the model chooses.
+    ``most`` is how many calls one answer may have. ``strict``: refuse parameters whose schema cannot be enforced, even
+    where the model chooses.
+    """
+
+    functions: str
+    required: bool = False
+    most: int = 1
+    strict: bool = False
 
 
 # ---- daemon to worker ------------------------------------------------------------------------------------------
@@ -84,7 +116,11 @@ class Generate(Message, frozen=True):
     """Write an answer to ``messages``. Answered by Pieces and one Done, or by Failed with the same ``job``.
 
     ``temperature`` 0 is greedy; below 0 the model's own way of choosing holds, as its configuration says.
-    ``max_tokens`` 0 means as many as the context holds.
+    ``max_tokens`` 0 means as many as the context holds. A ``prompt`` (text or tokens) takes the place of the messages
+    and is continued as it is, without the model's chat template. ``schema`` is the JSON text of a JSON schema that the
+    answer validates against, unless it is cut off; ``scores`` the number of likeliest tokens to name with each token's
+    own logprob, or -1 for none of it. ``bias`` is added to the logits of these tokens, the penalties are taken from
+    those of tokens that the answer has already.
     """
 
     job: int
@@ -95,6 +131,13 @@ class Generate(Message, frozen=True):
     top_k: int = 0
     seed: int = -1
     stop: list[str] = []
+    prompt: str | list[int] | None = None
+    schema: str = ""
+    tools: Tools | None = None
+    scores: int = -1
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    bias: dict[int, float] = {}
 
 
 class Infer(Message, frozen=True):
@@ -161,6 +204,7 @@ class Piece(Message, frozen=True):
     job: int
     text: str
     tokens: int = 1
+    scores: list[TokenScore] = []
 
 
 class Done(Message, frozen=True):
