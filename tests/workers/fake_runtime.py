@@ -9,7 +9,7 @@ delay        seconds per token
 die_after    tokens after which the process ends, by ``die`` (kill, segv, abort, exit)
 ignore_cancel, eat_mb, context_length, can_hibernate, standby_seconds (by environment NSORCH_FAKE_STANDBY)
 
-An answer is the last message's words over and over, each with a space behind it.
+An answer is the last message's words (or the prompt's) over and over, each with a space behind it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.workers.protocol import Done, Loaded, TensorInfo
+from neuroshell_orch.workers.protocol import Done, Loaded, TensorInfo, TokenScore
 
 
 def create():
@@ -91,7 +91,10 @@ class FakeRuntime:
     def generate(self, request, emit, cancelled):
         if self.asleep:
             raise OrchError("internal", "It is asleep.")
-        words = request.messages[-1].content.split() or ["nothing"]
+        if isinstance(request.prompt, list):
+            words = [str(token) for token in request.prompt]
+        else:
+            words = (request.prompt or request.messages[-1].content).split() or ["nothing"]
         wanted = self.knobs.get("tokens", len(words))
         limit = request.max_tokens or (1 << 62)
         started, count, reason = time.monotonic(), 0, "stop"
@@ -105,10 +108,13 @@ class FakeRuntime:
                 reason = "cancelled"
                 break
             time.sleep(self.knobs.get("delay", 0))
-            emit(words[count % len(words)] + " ", 1)
+            word = words[count % len(words)] + " "
+            likeliest = [(f"{word}{number}", -1.0 - number) for number in range(request.scores)]
+            emit(word, 1, [TokenScore(word, -0.5, likeliest)] if request.scores >= 0 else None)
             count += 1
         seconds = time.monotonic() - started
-        return Done(request.job, reason, sum(len(m.content.split()) for m in request.messages), count, 0.0, seconds)
+        prompt = sum(len(m.content.split()) for m in request.messages) or len(words)
+        return Done(request.job, reason, prompt, count, 0.0, seconds)
 
     def infer(self, request, cancelled):
         if self.knobs.get("die_after") == 0:
