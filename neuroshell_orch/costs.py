@@ -25,6 +25,8 @@ RUNTIME_BYTES: Final = 64 << 20
 """An interpreter, a runtime and its libraries: a parked worker was measured at 50 MB."""
 PREPACKING: Final = 2.2
 """Bytes in memory for each byte of weights: mapped once, and copied as the processor's kernels want them."""
+CONTEXT_BYTES: Final = 600 << 20
+"""What CUDA takes for itself in each process: 100 to 600 MiB were seen."""
 FIRST_CACHE: Final = 2048
 """Tokens of key-value cache that an answer is sure to get; it grows on demand."""
 
@@ -33,6 +35,8 @@ class Figures(msgspec.Struct, frozen=True):
     """What was measured of one artefact: bytes of RAM on each rung, and seconds of each wake."""
 
     hot: int = 0
+    vram: dict[str, int] | None = None
+    """Of each accelerator while HOT; None while nobody has looked."""
     hibernated: int = 0
     parked: int = 0
     wake_cold: float = 0.0
@@ -51,12 +55,18 @@ class Costs:
         self._figures: dict[str, Figures] = self._read()
         self._changed = False
 
-    def cost(self, artefact: str, path: str, context: int) -> Cost:
-        """The cost of a model: what was measured, and an estimate for the rest."""
+    def cost(self, artefact: str, path: str, context: int, gpu: str | None = None) -> Cost:
+        """The cost of a model: what was measured, and an estimate for the rest.
+
+        ``gpu`` is the accelerator that it would use if it can.
+        """
         seen = self._figures.get(artefact, Figures())
         guess = estimate(path, context)
+        vram = seen.vram
+        if vram is None:
+            vram = {} if gpu is None else {gpu: estimate_vram(path, context)}
         return Cost(
-            hot={RAM: seen.hot or guess[RAM]},
+            hot={RAM: seen.hot or guess[RAM], **vram},
             hibernated={RAM: min(seen.hibernated or guess[RAM], seen.hot or guess[RAM])},
             parked={RAM: seen.parked or RUNTIME_BYTES},
             wake_cold=seen.wake_cold or 1.0,
@@ -74,6 +84,16 @@ class Costs:
         if worth:
             self._set(artefact, field, size)
         return worth
+
+    def saw_vram(self, artefact: str, taken: dict[str, int]) -> bool:
+        """A HOT worker holds so much of each accelerator. Returns whether that changes its cost; the peak is kept."""
+        before = self._figures.get(artefact, Figures()).vram
+        peak = taken if before is None else {name: max(before.get(name, 0), taken.get(name, 0)) for name in taken}
+        if peak == before:
+            return False
+        self._figures[artefact] = msgspec.structs.replace(self._figures.get(artefact, Figures()), vram=peak)
+        self._changed = True
+        return True
 
     def saw_wake(self, artefact: str, warmth: Warmth, seconds: float) -> None:
         """A wake from this rung took ``seconds``: a moving average, since the page cache decides much of it."""
@@ -109,6 +129,12 @@ def estimate(path: str, context: int) -> Bytes:
     """Bytes that a model will take when it is HOT, from its files: weights, key-value cache, the runtime."""
     weights = sum(size for size in _sizes(Path(path).expanduser()))
     return {RAM: RUNTIME_BYTES + int(weights * PREPACKING) + cache_bytes(Path(path).expanduser(), context)}
+
+
+def estimate_vram(path: str, context: int) -> int:
+    """Bytes of an accelerator: the weights with room to copy, the key-value cache, CUDA's own context."""
+    folder = Path(path).expanduser()
+    return CONTEXT_BYTES + int(sum(_sizes(folder)) * 1.2) + cache_bytes(folder, context)
 
 
 def cache_bytes(folder: Path, context: int) -> int:

@@ -138,7 +138,7 @@ class Daemon:
         await self.server.close(CLOSE_SECONDS)
         await self.service.desk.close()
         await self.service.pool.close()
-        self.service.close()
+        await self.service.accounts.close()
 
     # ---- leaving ----
 

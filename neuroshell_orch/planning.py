@@ -18,11 +18,12 @@ from neuroshell_orch.core.modes import Parameters
 from neuroshell_orch.workers.protocol import Load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from neuroshell_orch.config.load import Configuration
     from neuroshell_orch.config.schema import ModelSettings, ModeSettings
     from neuroshell_orch.core.budget import Cost
+    from neuroshell_orch.desktop.gpu import Gpu
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -50,6 +51,7 @@ def order_of(configuration: Configuration, name: str) -> Order:
         path=os.path.expanduser(model.path),  # noqa: PTH111 - Path.expanduser raises where there is no home
         threads=model.threads,
         context_length=model.context_length,
+        options={"device": model.device},
     )
     wanted = model.memory_max if model.memory_max is not None else configuration.settings.worker_memory_max
     return Order(load, _bytes(wanted), configuration.mode_of(name).policy == "hibernate")
@@ -79,21 +81,24 @@ def plans_of(configuration: Configuration, cost: Callable[[ModelSettings, str], 
     return plans
 
 
-def limits_of(configuration: Configuration) -> Limits:
-    """The daemon's bounds."""
+def limits_of(configuration: Configuration, gpus: Sequence[Gpu] = ()) -> Limits:
+    """The daemon's bounds, with a budget for each accelerator."""
     settings = configuration.settings
-    budget = _bytes(settings.memory_budget)
-    return Limits(
-        settings.max_queue,
-        settings.idle_exit_sec,
-        {} if budget is None else {RAM: budget},
-        settings.max_swap_delay,
-    )
+    ram = _bytes(settings.memory_budget)
+    budget = {} if ram is None else {RAM: ram}
+    for gpu in gpus:
+        reserve = min(_of(settings.vram_reserve, gpu.total), gpu.total)
+        budget[gpu.name] = min(_of(settings.vram_budget, gpu.total), gpu.total - reserve)
+    return Limits(settings.max_queue, settings.idle_exit_sec, budget, settings.max_swap_delay)
 
 
 def artefact_of(model: ModelSettings) -> str:
     """What must be loaded anew when it changes."""
-    return f"{model.runtime} {model.digest} {model.threads} {model.context_length} {model.path}"
+    return f"{model.runtime} {model.digest} {model.threads} {model.context_length} {model.device} {model.path}"
+
+
+def _of(size: int | Percent, total: int) -> int:
+    return size.of(total) if isinstance(size, Percent) else size
 
 
 def _bytes(size: int | Percent) -> int | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from neuroshell_orch import __version__
+from neuroshell_orch.accounts import Accounts
 from neuroshell_orch.api.schema import Freed, ModeInfo, ModelStatus, Status, Why
 from neuroshell_orch.config.load import Configuration, load
 from neuroshell_orch.config.paths import cache_dir, state_dir
@@ -25,11 +26,10 @@ from neuroshell_orch.core.budget import RAM
 from neuroshell_orch.core.lifecycle import Phase
 from neuroshell_orch.core.state import outlook
 from neuroshell_orch.core.warmth import Warmth
-from neuroshell_orch.costs import Costs
 from neuroshell_orch.desk import Desk
 from neuroshell_orch.engine import Engine
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.planning import Order, artefact_of, limits_of, order_of, plans_of
+from neuroshell_orch.planning import Order, limits_of, order_of, plans_of
 from neuroshell_orch.sd import journal
 from neuroshell_orch.workers.pool import Pool
 from neuroshell_orch.workers.preparing import Preparer
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neuroshell_orch.config.schema import ModelSettings
-    from neuroshell_orch.core.budget import Cost
     from neuroshell_orch.core.state import Model
     from neuroshell_orch.workers.contract import Launcher
     from neuroshell_orch.workers.protocol import Loaded
@@ -65,25 +64,19 @@ class Service:
         self._refused: list[str] = []
         self._reloading = asyncio.Lock()
         self.engine = Engine(self._perform, changed=self._changed, pong=pong, leave=leave)
+        self.accounts = Accounts(state_dir(), self._settings, self.engine.post)
         self.pool = Pool(
-            launcher, Preparer(cache_dir()), self.engine.post, self._order, self._note_freed, self.measured
+            launcher, Preparer(cache_dir()), self.engine.post, self._order, self._note_freed, self.accounts.measured
         )
         self.desk = Desk(self.engine, self.pool, self._arriving)
         self._failing: dict[str, object] = {}
-        self.costs = Costs(state_dir())
 
     def start(self) -> None:
         """Give the engine its first configuration."""
         for finding in self.configuration.warnings:
             journal.log(journal.WARNING, str(finding), message_id=journal.CONFIG_REFUSED)
-        self.engine.post(msg.Configured(plans_of(self.configuration, self._cost), limits_of(self.configuration)))
-
-    def close(self) -> None:
-        """Keep what was measured."""
-        try:
-            self.costs.save()
-        except OrchError as error:
-            journal.log(journal.WARNING, f"What was measured could not be kept: {error}")
+        self._replan()
+        self.accounts.look_for_gpus(self._replan)
 
     # ---- configuration ----
 
@@ -102,7 +95,7 @@ class Service:
                 raise
             self._refused = []
             self.configuration = fresh
-            self.engine.post(msg.Configured(plans_of(fresh, self._cost), limits_of(fresh)))
+            self._replan()
             warnings = [str(finding) for finding in fresh.warnings]
             journal.log(
                 journal.NOTICE,
@@ -239,6 +232,7 @@ class Service:
             context_length=(loaded.context_length or None) if loaded is not None else None,
             needs=record.plan.cost.hot.get(RAM),
             needs_measured=record.plan.cost.measured,
+            needs_vram=sum(size for resource, size in record.plan.cost.hot.items() if resource != RAM),
         )
 
     def why(self, name: str) -> Why:
@@ -284,21 +278,13 @@ class Service:
         ]
         return f"Mode {self.configuration.settings.mode}: {', '.join(warm) if warm else 'nothing warm'}"
 
-    # ---- costs ----
+    def _settings(self, name: str) -> ModelSettings | None:
+        return self.configuration.models.get(name)
 
-    def _cost(self, model: ModelSettings, artefact: str) -> Cost:
-        return self.costs.cost(artefact, model.path, model.context_length)
-
-    def measured(self, name: str, warmth: Warmth, size: int, wake: tuple[Warmth, float] | None = None) -> None:
-        """``name``'s worker took ``size`` bytes on a rung, and a wake from another took so many seconds."""
-        settings = self.configuration.models.get(name)
-        if settings is None:
-            return
-        artefact = artefact_of(settings)
-        if wake is not None:
-            self.costs.saw_wake(artefact, *wake)
-        if (size and self.costs.saw_memory(artefact, warmth, size)) or wake is not None:
-            self.engine.post(msg.Costed(name, self._cost(settings, artefact)))
+    def _replan(self) -> None:
+        """Give the engine the plans and limits of the configuration in force."""
+        plans = plans_of(self.configuration, self.accounts.cost)
+        self.engine.post(msg.Configured(plans, limits_of(self.configuration, self.accounts.gpus)))
 
     # ---- callbacks ----
 

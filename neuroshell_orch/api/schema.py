@@ -61,6 +61,8 @@ class ModelStatus(msgspec.Struct, frozen=True):
     load_seconds: float | None = None
     needs: int | None = None
     """Bytes of RAM that it is counted with while it is HOT."""
+    needs_vram: int = 0
+    """Bytes of accelerators that it is counted with while it is HOT."""
     needs_measured: bool = False
     """Whether ``needs`` is the peak that was seen, or an estimate."""
     context_length: int | None = None

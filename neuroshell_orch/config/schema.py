@@ -32,6 +32,7 @@ RUNTIMES: Final = ("genai", "onnx")
 _POLICY: Final = choice(*POLICIES)
 _RUNTIME: Final = choice(*RUNTIMES)
 _KEEP_ALIVE: Final = choice("client", "server", "min", "max")
+_DEVICE: Final = choice("auto", "cpu", "cuda")
 _LAUNCHER: Final = choice("auto", "systemd", "child")
 _LOG_LEVEL: Final = choice("debug", "info", "warning", "error")
 
@@ -54,10 +55,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory_budget: Annotated[
         int | Percent, Key(MEMORY, "What all workers together may take of the machine's memory.")
     ] = Percent(5000)
+    vram_budget: Annotated[
+        int | Percent, Key(MEMORY, "What all workers together may take of each accelerator.", name="VRAMBudget")
+    ] = Percent(10000)
+    vram_reserve: Annotated[
+        int | Percent, Key(MEMORY, "What stays free of each accelerator, for the desktop.", name="VRAMReserve")
+    ] = 512 << 20
     max_swap_delay: Annotated[
         float, Key(SPAN, "Asks for a model that is there go before those that need its memory, for this long.")
     ] = 10.0
     worker_memory_max: Annotated[int | Percent, Key(MEMORY, "The most memory that one worker may use.")] = UNLIMITED
+    shared_memory: Annotated[bool, Key(BOOL, "Programs of this user may pass tensors in shared memory.")] = False
     worker_launcher: Annotated[str, Key(_LAUNCHER, "Workers are systemd services or child processes.")] = "auto"
 
 
@@ -83,6 +91,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     digest: Annotated[str, Key(DIGEST, "What the file's content hashes to.")] = ""
     mode: Annotated[str, Key(NAME, "The mode of this model alone.")] = ""
     threads: Annotated[int, Key(whole(0, 4096), "How many threads compute; 0 means every core.")] = 0
+    device: Annotated[str, Key(_DEVICE, "What it runs on; auto takes an accelerator where one is usable.")] = "auto"
     parallel: Annotated[int, Key(whole(1, 64), "How many answers it may write at once.")] = 1
     context_length: Annotated[
         int, Key(whole(0, 1 << 24), "The longest context in tokens; 0 means the model's own.")

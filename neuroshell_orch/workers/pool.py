@@ -42,7 +42,7 @@ class Pool:
         post: Callable[[msg.Event], object],
         order: Callable[[str], Order],
         freed: Callable[[str, Freed], None],
-        measured: Callable[[str, Warmth, int, tuple[Warmth, float] | None], None],
+        measured: Callable[[str, Warmth, int, tuple[Warmth, float] | None, int | None], None],
     ) -> None:
         self.launcher = launcher
         self._preparer = preparer
@@ -87,7 +87,9 @@ class Pool:
             return
         self._noted[number] = now
         memory = self.memory(number)
-        self._measured_cost(model, warmth, 0 if memory is None else max(memory.pss, memory.cgroup or 0), wake)
+        worker = self.find(number)
+        size = 0 if memory is None else max(memory.pss, memory.cgroup or 0)
+        self._measured_cost(model, warmth, size, wake, None if worker is None else worker.pid)
 
     def perform(self, action: msg.WorkerAction) -> None:
         """Start doing it; the outcome comes as a report."""
@@ -156,7 +158,9 @@ class Pool:
         self._loaded[action.worker] = loaded
         start = Warmth.PARKED if isinstance(action, msg.Load) else Warmth.COLD
         self.note(action.model, action.worker, Warmth.HOT, (start, time.monotonic() - began))
-        self._post(msg.Loaded(action.model, action.worker, loaded.seconds, loaded.can_hibernate))
+        # What lies on an accelerator is not given back by a page that goes: only the end of the process frees it.
+        can_hibernate = loaded.can_hibernate and loaded.device == "cpu"
+        self._post(msg.Loaded(action.model, action.worker, loaded.seconds, can_hibernate))
 
     async def _hibernate(self, action: msg.Hibernate) -> None:
         worker = await self._ready(action.worker)
