@@ -185,8 +185,8 @@ BAD = [
     ({"messages": [{"role": "wizard", "content": "x"}]}, "bad-request"),
     ({"messages": [{"role": "user", "content": "x"}], "temperature": 9}, "bad-request"),
     ({"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}, "bad-request"),
-    ({"messages": [{"role": "user", "content": "x"}], "n": 2}, "unsupported"),
-    ({"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "unsupported"),
+    ({"messages": [{"role": "user", "content": "x"}], "audio": {}}, "unsupported"),
+    ({"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "custom"}]}, "unsupported"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "unsupported"),
 ]
 
