@@ -59,10 +59,17 @@ class Desk:
                 self._engine.cancel(name, lambda: worker.cancel(answer.job))
                 self._linger(self._drain(name, answer))
 
-    async def infer(self, model: str, request: Infer, options: AskOptions = NO_OPTIONS) -> Outputs:
-        """The outputs of a tensor model. Raises OrchError."""
+    async def infer(
+        self,
+        model: str,
+        request: Infer,
+        options: AskOptions = NO_OPTIONS,
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> Outputs:
+        """The outputs of a tensor model; ``on_turn`` is called when the waiting is over. Raises OrchError."""
         self._arriving(model)
         name, number = await self._engine.ask(model, options)
+        on_turn()
         try:
             worker = self._pool.worker(number)
             job = worker.next_job()

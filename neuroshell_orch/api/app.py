@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from neuroshell_orch.api import oip, openai, orch
 from neuroshell_orch.api.guard import Guard
+from neuroshell_orch.api.oip_state import State
 from neuroshell_orch.api.problems import on_crash, on_http_error, on_orch_error
 from neuroshell_orch.api.requests import ClientGone
 from neuroshell_orch.errors import OrchError
@@ -44,4 +45,5 @@ def build(service: Service) -> Starlette:
     )
     app.add_middleware(Guard)
     app.state.service = service
+    app.state.oip = State()
     return app

@@ -1,210 +1,271 @@
-"""``/v2``: the Open Inference Protocol as far as an inference needs it, with JSON tensors.
+"""``/v2``: the Open Inference Protocol. Everything but the inference itself.
 
-Owns the translation between JSON data and the bytes that workers take, and the shapes of requests and answers. Needs
-no numpy: the daemon would pay for it at every start. Must not know how a model is run.
+Owns health, metadata, statistics, repository control and the registration of shared memory. Ready means that an
+inference would be answered: a COLD model is ready, because it is loaded when it is asked. One that was unloaded on
+request is not, until it is loaded or asked again. Must not know how a model is loaded or run.
 """
 
 from __future__ import annotations
 
-import array
-import math
-import struct
-import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from starlette.routing import Route
 
 from neuroshell_orch import __version__
+from neuroshell_orch.api.oip_infer import infer
+from neuroshell_orch.api.oip_state import VERSION, Declared, State, model_path
 from neuroshell_orch.api.problems import json_response
-from neuroshell_orch.api.requests import read_json, while_connected
+from neuroshell_orch.api.requests import parse_json, read_body
+from neuroshell_orch.core.lifecycle import Phase
+from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.workers.protocol import Infer, Tensor, TensorInfo
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
     from neuroshell_orch.service import Service
+    from neuroshell_orch.workers.protocol import TensorInfo
 
-CODES: Final[dict[str, str]] = {
-    "BOOL": "B",
-    "UINT8": "B",
-    "UINT16": "H",
-    "UINT32": "I",
-    "UINT64": "Q",
-    "INT8": "b",
-    "INT16": "h",
-    "INT32": "i",
-    "INT64": "q",
-    "FP16": "e",
-    "FP32": "f",
-    "FP64": "d",
-}
-"""Datatypes and their codes in ``array`` and ``struct``. BYTES is apart; BF16 has no JSON form of its own."""
+T = TypeVar("T")
 
-_LENGTH: Final = struct.Struct("<I")
+EXTENSIONS: Final = (
+    *("binary_tensor_data", "model_configuration", "model_repository", "model_repository(unload_dependents)"),
+    *("schedule_policy", "statistics"),
+)
+PLATFORMS: Final = {"onnx": "onnx_onnxv1", "genai": "onnx_genai"}
+_MAX_CONTROL: Final = 1 << 20
 
 
-class InputTensor(msgspec.Struct):
-    """One input of a request."""
+class IndexRequest(msgspec.Struct):
+    """Body of POST /v2/repository/index."""
 
-    name: str
-    shape: list[int]
-    datatype: str
-    data: Any
+    ready: bool = False
+
+
+class ControlRequest(msgspec.Struct):
+    """Body of POST /v2/repository/models/{model}/load and …/unload."""
+
     parameters: dict[str, Any] = {}
 
 
-class WantedOutput(msgspec.Struct):
-    """One output that a request names."""
+class RegisterRequest(msgspec.Struct):
+    """Body of POST /v2/systemsharedmemory/region/{region}/register."""
 
-    name: str
-    parameters: dict[str, Any] = {}
-
-
-class InferRequest(msgspec.Struct):
-    """Body of POST /v2/models/{model}/infer."""
-
-    inputs: list[InputTensor]
-    id: str | None = None
-    outputs: list[WantedOutput] = []
-    parameters: dict[str, Any] = {}
+    key: str
+    byte_size: int
+    offset: int = 0
 
 
-def _flatten(data: object, into: list[Any], depth: int = 0) -> None:
-    if not isinstance(data, list):
-        into.append(data)
-    elif depth > 32:
-        raise OrchError("bad-request", "The data of an input nests deeper than 32 lists.", "Send it flat.")
-    else:
-        for item in data:
-            _flatten(item, into, depth + 1)
-
-
-def to_tensor(given: InputTensor) -> Tensor:
-    """JSON data as a tensor. Raises OrchError that names the input."""
-    what = f"Input {given.name[:80]!r}"
-    if any(size < 0 for size in given.shape):
-        raise OrchError("bad-request", f"{what} has a negative size in its shape {given.shape}.", "")
-    values: list[Any] = []
-    _flatten(given.data, values)
-    count = math.prod(given.shape)
-    if len(values) != count:
-        raise OrchError("bad-request", f"{what} has {len(values)} values, and its shape {given.shape} means {count}.")
-    if given.datatype == "BYTES":
-        return Tensor(given.name, "BYTES", given.shape, _pack_bytes(what, values))
-    code = CODES.get(given.datatype)
-    if code is None:
-        known = ", ".join([*CODES, "BYTES"])
-        raise OrchError("bad-request", f"{what} has the datatype {given.datatype[:40]!r}.", f"Known ones: {known}.")
-    if any(type(value) not in {int, float, bool} for value in values):
-        raise OrchError("bad-request", f"{what} has values that are not numbers.", "")
-    if code not in "efd" and any(type(value) is float for value in values):
-        raise OrchError("bad-request", f"{what} has fractions, and its datatype is {given.datatype}.", "")
-    try:
-        return Tensor(given.name, given.datatype, given.shape, struct.pack(f"<{count}{code}", *values))
-    except (struct.error, OverflowError):
-        raise OrchError("bad-request", f"{what} has values that do not fit {given.datatype}.", "") from None
-
-
-def _pack_bytes(what: str, values: list[Any]) -> bytes:
-    if any(type(value) is not str for value in values):
-        raise OrchError("bad-request", f"{what} is BYTES and has values that are not strings.", "")
-    encoded = [value.encode("utf-8", "surrogatepass") for value in values]
-    return b"".join(_LENGTH.pack(len(item)) + item for item in encoded)
-
-
-def from_tensor(tensor: Tensor) -> dict[str, Any]:
-    """A tensor as the protocol's JSON. Raises OrchError where JSON cannot carry it."""
-    head = {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}
-    if tensor.datatype == "BYTES":
-        return {**head, "data": _unpack_bytes(tensor)}
-    code = CODES.get(tensor.datatype)
-    if code is None:
-        raise OrchError("unsupported", f"Output {tensor.name} is {tensor.datatype}, which JSON cannot carry.", "")
-    if code == "e":
-        values: list[Any] = list(struct.unpack(f"<{len(tensor.data) // 2}e", tensor.data))
-    else:
-        numbers = array.array(code, tensor.data)
-        if sys.byteorder == "big":
-            numbers.byteswap()
-        values = numbers.tolist()
-    if tensor.datatype == "BOOL":
-        values = [bool(value) for value in values]
-    if code in "efd" and not all(map(math.isfinite, values)):
-        message = f"Output {tensor.name} holds NaN or infinity, which JSON has no number for."
-        raise OrchError("unsupported", message, "")
-    return {**head, "data": values}
-
-
-def _unpack_bytes(tensor: Tensor) -> list[str]:
-    values, at = [], 0
-    while at < len(tensor.data):
-        (size,) = _LENGTH.unpack_from(tensor.data, at)
-        at += _LENGTH.size
-        try:
-            values.append(tensor.data[at : at + size].decode())
-        except UnicodeDecodeError:
-            raise OrchError("unsupported", f"Output {tensor.name} holds bytes that are not text.", "") from None
-        at += size
-    return values
-
-
-async def infer(request: Request) -> Response:
-    """POST /v2/models/{model}/infer."""
+def _service(request: Request) -> Service:
     service: Service = request.app.state.service
-    wanted = await read_json(request, InferRequest)
-    model = service.resolve(request.path_params["model"])
-    service.require_runtime(model, "onnx")
-    inputs = [to_tensor(tensor) for tensor in wanted.inputs]
-    names = [output.name for output in wanted.outputs]
-    outputs = await while_connected(request, service.desk.infer(model, Infer(job=0, inputs=inputs, outputs=names)))
-    answer = {
-        "model_name": model,
-        "model_version": "1",
-        "outputs": [from_tensor(tensor) for tensor in outputs.tensors],
-    }
-    return json_response(answer if wanted.id is None else {**answer, "id": wanted.id})
+    return service
 
 
-async def server(_request: Request) -> Response:
+def _state(request: Request) -> State:
+    state: State = request.app.state.oip
+    return state
+
+
+# ---- health and metadata ----
+
+
+async def server(request: Request) -> Response:
     """GET /v2."""
-    return json_response({"name": "nsorch", "version": __version__, "extensions": []})
+    shared = ("system_shared_memory",) if _service(request).configuration.settings.shared_memory else ()
+    return json_response({"name": "nsorch", "version": __version__, "extensions": [*EXTENSIONS, *shared]})
 
 
 async def live(_request: Request) -> Response:
-    """GET /v2/health/live and /v2/health/ready: whoever answers is both."""
-    return json_response({"live": True, "ready": True})
+    """GET /v2/health/live: whoever answers is alive."""
+    return json_response({"live": True})
+
+
+async def server_ready(_request: Request) -> Response:
+    """GET /v2/health/ready: whoever answers takes requests."""
+    return json_response({"ready": True})
+
+
+def _unready(service: Service, name: str) -> str:
+    """Why an inference would not be answered or is not wanted, or an empty string."""
+    if not model_path(service, name).exists():
+        return "its file is missing"
+    record = service.engine.state.models.get(name)
+    if record is None:
+        return ""
+    if record.facts.cap is Warmth.COLD and not record.busy:
+        return record.facts.cap_reason or "unloaded on request"
+    if record.load_failed and record.phase is Phase.COLD:
+        return record.reason
+    return ""
 
 
 async def ready(request: Request) -> Response:
-    """GET /v2/models/{model}/ready: it is registered, so the next ask is answered, warm or not."""
-    service: Service = request.app.state.service
-    return json_response({"name": service.resolve(request.path_params["model"]), "ready": True})
+    """GET /v2/models/{model}[/versions/{version}]/ready."""
+    name = _state(request).model(request)
+    why_not = _unready(_service(request), name)
+    if why_not:
+        raise OrchError("not-ready", f"Model {name} is not ready: {why_not}.", "Load it, or ask it anyway.")
+    return json_response({"name": name, "ready": True})
+
+
+async def _declared(request: Request, name: str) -> Declared:
+    service = _service(request)
+    if service.configuration.models[name].runtime != "onnx":
+        return Declared()
+    return await _state(request).declared(service, name)
 
 
 async def metadata(request: Request) -> Response:
-    """GET /v2/models/{model}. Inputs and outputs are known once it has been loaded; looking does not load it."""
-    service: Service = request.app.state.service
-    name = service.resolve(request.path_params["model"])
-    loaded = service.loaded(name)
-    platform = {"onnx": "onnx_onnxv1", "genai": "onnx_genai"}[service.configuration.models[name].runtime]
-    body: dict[str, Any] = {"name": name, "versions": ["1"], "platform": platform, "inputs": [], "outputs": []}
-    if loaded is not None:
-        body |= {"inputs": [_info(item) for item in loaded.inputs], "outputs": [_info(item) for item in loaded.outputs]}
-    return json_response(body)
+    """GET /v2/models/{model}[/versions/{version}]. A dimension of any size is -1."""
+    name = _state(request).model(request)
+    declared = await _declared(request, name)
+    platform = PLATFORMS[_service(request).configuration.models[name].runtime]
+    return json_response(
+        {
+            "name": name,
+            "versions": [VERSION],
+            "platform": platform,
+            "inputs": [_info(item) for item in declared.inputs],
+            "outputs": [_info(item) for item in declared.outputs],
+        }
+    )
 
 
 def _info(tensor: TensorInfo) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
 
 
+async def config(request: Request) -> Response:
+    """GET /v2/models/{model}[/versions/{version}]/config: the same facts in the words of a model configuration."""
+    name = _state(request).model(request)
+    declared = await _declared(request, name)
+
+    def entry(tensor: TensorInfo) -> dict[str, Any]:
+        kind = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
+        return {"name": tensor.name, "data_type": f"TYPE_{kind}", "dims": tensor.shape}
+
+    runtime = _service(request).configuration.models[name].runtime
+    return json_response(
+        {
+            "name": name,
+            "platform": "onnxruntime_onnx" if runtime == "onnx" else "",
+            "backend": "onnxruntime" if runtime == "onnx" else "onnxruntime_genai",
+            "max_batch_size": 0,
+            "input": [entry(item) for item in declared.inputs],
+            "output": [entry(item) for item in declared.outputs],
+        }
+    )
+
+
+async def stats(request: Request) -> Response:
+    """GET /v2/models/stats and /v2/models/{model}[/versions/{version}]/stats."""
+    state, models = _state(request), _service(request).configuration.models
+    names = [state.model(request)] if "model" in request.path_params else sorted(models)
+    return json_response({"model_stats": [state.statistics.of(name) for name in names]})
+
+
+# ---- repository ----
+
+
+async def index(request: Request) -> Response:
+    """POST /v2/repository/index."""
+    wanted = await _control(request, IndexRequest)
+    service = _service(request)
+    rows = [_row(service, name) for name in sorted(service.configuration.models)]
+    return json_response([row for row in rows if row["state"] == "READY" or not wanted.ready])
+
+
+def _row(service: Service, name: str) -> dict[str, str]:
+    record = service.engine.state.models.get(name)
+    why_not = _unready(service, name)
+    state = "UNAVAILABLE" if why_not else "READY"
+    if record is not None and record.phase in {Phase.LOADING, Phase.WAKING}:
+        state, why_not = "LOADING", ""
+    elif record is not None and record.phase is Phase.STOPPING and why_not:
+        state = "UNLOADING"
+    return {"name": name, "version": VERSION, "state": state, "reason": why_not}
+
+
+async def load(request: Request) -> Response:
+    """POST /v2/repository/models/{model}/load: make it HOT and wait for it."""
+    wanted = await _control(request, ControlRequest)
+    for key in wanted.parameters:
+        message = f"The parameter {key[:80]!r} of a load is not supported."
+        raise OrchError("unsupported", message, "A model is added with its file: nsorch model add NAME PATH")
+    name = request.path_params["model"]
+    try:
+        await _service(request).preload(name)
+    except OrchError as error:  # clients look for these words
+        raise OrchError(error.problem, f"failed to load '{name[:80]}': {error.message}", error.hint) from error
+    return json_response({})
+
+
+async def unload(request: Request) -> Response:
+    """POST /v2/repository/models/{model}/unload: give its memory back and wait until that is done."""
+    wanted = await _control(request, ControlRequest)
+    for key in wanted.parameters:
+        if key != "unload_dependents":  # no model depends on another
+            raise OrchError("unsupported", f"The parameter {key[:80]!r} of an unload is not supported.", "")
+    await _service(request).unload(request.path_params["model"])
+    return json_response({})
+
+
+async def _control(request: Request, kind: type[T]) -> T:
+    body = await read_body(request, _MAX_CONTROL)
+    return parse_json(body or b"{}", kind)
+
+
+# ---- shared memory ----
+
+
+async def shared_status(request: Request) -> Response:
+    """GET /v2/systemsharedmemory[/region/{region}]/status."""
+    regions = _state(request).usable_regions(_service(request))
+    return json_response(regions.shown(request.path_params.get("region")))
+
+
+async def shared_register(request: Request) -> Response:
+    """POST /v2/systemsharedmemory/region/{region}/register."""
+    wanted = await _control(request, RegisterRequest)
+    regions = _state(request).usable_regions(_service(request))
+    regions.register(request.path_params["region"], wanted.key, wanted.offset, wanted.byte_size)
+    return json_response({})
+
+
+async def shared_unregister(request: Request) -> Response:
+    """POST /v2/systemsharedmemory[/region/{region}]/unregister."""
+    _state(request).usable_regions(_service(request)).unregister(request.path_params.get("region"))
+    return json_response({})
+
+
+async def cuda_shared(_request: Request) -> Response:
+    """/v2/cudasharedmemory/…: the daemon never opens a GPU."""
+    raise OrchError("unsupported", "CUDA shared memory is not supported.", "Use system shared memory.")
+
+
+_MODEL: Final = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+_SHARED: Final = "/v2/systemsharedmemory"
+
 routes = [
     Route("/v2", server),
     Route("/v2/health/live", live),
-    Route("/v2/health/ready", live),
-    Route("/v2/models/{model}", metadata),
-    Route("/v2/models/{model}/ready", ready),
-    Route("/v2/models/{model}/infer", infer, methods=["POST"]),
+    Route("/v2/health/ready", server_ready),
+    Route("/v2/models/stats", stats),
+    *(Route(path, metadata) for path in _MODEL),
+    *(Route(f"{path}/ready", ready) for path in _MODEL),
+    *(Route(f"{path}/config", config) for path in _MODEL),
+    *(Route(f"{path}/stats", stats) for path in _MODEL),
+    *(Route(f"{path}/infer", infer, methods=["POST"]) for path in _MODEL),
+    Route("/v2/repository/index", index, methods=["POST"]),
+    Route("/v2/repository/models/{model}/load", load, methods=["POST"]),
+    Route("/v2/repository/models/{model}/unload", unload, methods=["POST"]),
+    *(Route(f"{path}/status", shared_status) for path in (_SHARED, f"{_SHARED}/region/{{region}}")),
+    Route(f"{_SHARED}/region/{{region}}/register", shared_register, methods=["POST"]),
+    *(
+        Route(f"{path}/unregister", shared_unregister, methods=["POST"])
+        for path in (_SHARED, f"{_SHARED}/region/{{region}}")
+    ),
+    Route("/v2/cudasharedmemory/{rest:path}", cuda_shared, methods=["GET", "POST"]),
 ]

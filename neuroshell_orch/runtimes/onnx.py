@@ -13,12 +13,13 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import msgspec
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.runtimes import base, devices, dummy, files, mappings, tensors
+from neuroshell_orch.runtimes import base, devices, dummy, files, mappings, onnxheader, tensors
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor, TensorInfo
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class OnnxRuntime:
         self._inputs: list[TensorInfo] = []
         self._outputs: list[TensorInfo] = []
         self._optional: list[str] = []
+        self._unranked: list[str] = []
         self._weights = mappings.Weights([])
 
     @property
@@ -82,10 +84,14 @@ class OnnxRuntime:
                 f"{path} cannot be loaded: {detail(error)}",
                 "It may be damaged, or need operators that this onnxruntime does not have.",
             ) from error
+        # onnxruntime shows a shape that is not declared like that of a scalar; only the file tells them apart.
+        header = onnxheader.read_file(path)
+        self._unranked = [value.name for value in (*header.inputs, *header.outputs) if value.shape is None]
         self._inputs = _declared(path, "input", session.get_inputs())
         self._optional = [value.name for value in session.get_overridable_initializers()]
         self._inputs += _declared(path, "input", session.get_overridable_initializers())
         self._outputs = _declared(path, "output", session.get_outputs())
+        self._inputs, self._outputs = self._any_shape(self._inputs), self._any_shape(self._outputs)
         self._session = session
         return Loaded(
             seconds=0.0,
@@ -95,6 +101,12 @@ class OnnxRuntime:
             inputs=self._inputs,
             outputs=self._outputs,
         )
+
+    def _any_shape(self, infos: list[TensorInfo]) -> list[TensorInfo]:
+        return [
+            msgspec.structs.replace(info, shape=[-1]) if info.name in self._unranked and not info.shape else info
+            for info in infos
+        ]
 
     def hibernate(self) -> int:
         """Give the weights back."""
@@ -110,7 +122,7 @@ class OnnxRuntime:
 
     def infer(self, request: Infer, cancelled: Callable[[], bool]) -> list[Tensor]:
         """Run the model once."""
-        tensors.check_inputs(request.inputs, self._inputs, self._optional)
+        tensors.check_inputs(request.inputs, self._inputs, self._optional, self._unranked)
         feed = {tensor.name: _value(tensor) for tensor in request.inputs}
         wanted = self._wanted(request.outputs)
         names = [info.name for info in wanted]

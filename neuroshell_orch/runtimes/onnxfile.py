@@ -75,6 +75,13 @@ def _entry(message: memoryview) -> tuple[str, str]:
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
     """The length-delimited fields of a message; all others are skipped."""
+    for field, value in items(message):
+        if isinstance(value, memoryview):
+            yield field, value
+
+
+def items(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """The length-delimited fields and the whole numbers of a message. Raises MalformedError."""
     at, end = 0, len(message)
     while at < end:
         tag, at = _varint(message, at, end)
@@ -88,7 +95,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
             yield field, message[at : at + size]
             at += size
         elif wire == 0:
-            _value, at = _varint(message, at, end)
+            value, at = _varint(message, at, end)
+            yield field, value
         elif wire in (1, 5):
             at += 8 if wire == 1 else 4
         else:

@@ -58,8 +58,16 @@ NUMPY_TYPES: Final = {
 _LENGTH: Final = struct.Struct("<I")
 
 
-def check_inputs(tensors: Sequence[Tensor], declared: Sequence[TensorInfo], optional: Sequence[str] = ()) -> None:
-    """Raise OrchError naming the first input that is unknown, missing, given twice or of the wrong type or shape."""
+def check_inputs(
+    tensors: Sequence[Tensor],
+    declared: Sequence[TensorInfo],
+    optional: Sequence[str] = (),
+    unranked: Sequence[str] = (),
+) -> None:
+    """Raise OrchError naming the first input that is unknown, missing, given twice or of the wrong type or shape.
+
+    The inputs in ``unranked`` may have any shape.
+    """
     known = {info.name: info for info in declared}
     seen: set[str] = set()
     for tensor in tensors:
@@ -72,7 +80,7 @@ def check_inputs(tensors: Sequence[Tensor], declared: Sequence[TensorInfo], opti
         if tensor.name in seen:
             _refuse(tensor.name, "is given twice", known[tensor.name])
         seen.add(tensor.name)
-        _check_one(tensor, known[tensor.name])
+        _check_one(tensor, known[tensor.name], any_shape=tensor.name in unranked)
     for info in declared:
         if info.name not in seen and info.name not in optional:
             _refuse(info.name, "is missing", info)
@@ -83,9 +91,11 @@ def describe(info: TensorInfo) -> str:
     return f"{info.name} {info.datatype} {info.shape}"
 
 
-def _check_one(tensor: Tensor, info: TensorInfo) -> None:
+def _check_one(tensor: Tensor, info: TensorInfo, *, any_shape: bool) -> None:
     if tensor.datatype != info.datatype:
         _refuse(tensor.name, f"has the type {tensor.datatype}", info)
+    if any_shape and all(have >= 0 for have in tensor.shape):
+        return
     if len(tensor.shape) != len(info.shape):
         _refuse(tensor.name, f"has the shape {tensor.shape}", info)
     for have, want in zip(tensor.shape, info.shape, strict=True):
@@ -117,6 +127,8 @@ def to_numpy(tensor: Tensor) -> Array:
             f"The input {tensor.name!r} has {len(tensor.data)} bytes of data.",
             f"{tensor.datatype} {tensor.shape} takes {count * dtype.itemsize}.",
         )
+    if tensor.datatype == "BOOL" and (np.frombuffer(tensor.data, np.uint8) > 1).any():
+        raise OrchError("bad-request", f"The input {tensor.name!r} is BOOL and has bytes other than 0 and 1.", "")
     return np.frombuffer(tensor.data, dtype).reshape(tensor.shape)
 
 

@@ -11,6 +11,7 @@ import array
 import asyncio
 import os
 import socket
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -35,7 +36,7 @@ class Channel:
         self._closed = closed
         self._loop = asyncio.get_running_loop()
         self._inbox = bytearray()
-        self._outbox = bytearray()
+        self._outbox: deque[memoryview] = deque()
         self._reading = False
         self._passed: int | None = None
         self._expects_descriptor = True
@@ -63,7 +64,7 @@ class Channel:
             self._reading = True
             self._loop.add_reader(self._sock, self._readable)
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes | bytearray) -> None:
         """Send one encoded frame, now or as soon as the worker reads. Silently dropped when the worker is gone."""
         if not self.is_open:
             return
@@ -76,9 +77,10 @@ class Channel:
                 return
             if sent == len(frame):
                 return
-            frame = frame[sent:]
             self._loop.add_writer(self._sock, self._writable)
-        self._outbox += frame
+            self._outbox.append(memoryview(frame)[sent:])
+        else:
+            self._outbox.append(memoryview(frame))
 
     def close(self, problem: str | None = None) -> None:
         """Close our end, which ends the worker, and report it. Harmless when closed already."""
@@ -95,13 +97,15 @@ class Channel:
 
     def _writable(self) -> None:
         try:
-            sent = self._sock.send(memoryview(self._outbox)[:_CHUNK])
+            sent = self._sock.send(self._outbox[0][:_CHUNK])
         except BlockingIOError:
             return
         except OSError:
             self._outbox.clear()
-            sent = 0
-        del self._outbox[:sent]
+        else:
+            self._outbox[0] = self._outbox[0][sent:]
+            if not self._outbox[0]:
+                self._outbox.popleft()
         if not self._outbox:
             self._loop.remove_writer(self._sock)
 
@@ -117,8 +121,11 @@ class Channel:
             return
         if self._inbox:
             self._inbox += data
-            taken = self._frames(bytes(self._inbox)) if self._complete() else 0
-            del self._inbox[:taken]
+            if self._complete():
+                # Taken out whole: a frame of many megabytes is decoded from where it was gathered.
+                gathered, self._inbox = self._inbox, bytearray()
+                taken = self._frames(gathered)
+                self._inbox += memoryview(gathered)[taken:]
         else:
             self._inbox += data[self._frames(data) :]
 
@@ -142,7 +149,7 @@ class Channel:
         (size,) = HEADER.unpack_from(self._inbox)
         return bool(size > MAX_FRAME or len(self._inbox) >= HEADER.size + size)
 
-    def _frames(self, data: bytes) -> int:
+    def _frames(self, data: bytes | bytearray) -> int:
         """Hand on every complete frame at the start of ``data``; the number of bytes they took."""
         view, at = memoryview(data), 0
         while len(data) - at >= HEADER.size and self.is_open:

@@ -242,12 +242,12 @@ _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message) -> bytearray:
     """One frame, ready to be sent."""
     buffer = bytearray(HEADER.size)
     _encoder.encode_into(message, buffer, HEADER.size)
     HEADER.pack_into(buffer, 0, len(buffer) - HEADER.size)
-    return bytes(buffer)
+    return buffer
 
 
 def decode_to_worker(payload: bytes | memoryview) -> ToWorker:

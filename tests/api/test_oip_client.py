@@ -1,0 +1,56 @@
+"""The unmodified ``tritonclient`` against a socket-activated daemon: over TCP and the unix socket.
+
+The client has no transport for unix sockets; there it makes the request's body and reads the answer's.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neuroshell_orch.api.guard import read_token
+from tests.api.support_oip import HEADER, TwoSockets, exchange, identity, simple
+
+SCRIPT = Path(__file__).with_name("triton_examples.py")
+
+
+@pytest.fixture
+def both(xdg):
+    manager = TwoSockets(xdg)
+    manager.settings(SharedMemory="yes", DefaultModel="simple")
+    manager.register("simple", simple(xdg / "simple.onnx"), "onnx")
+    for name, datatype, shape in (("words", "BYTES", (1, "n")), ("floats", "FP32", ("n",)), ("brain", "BF16", ("n",))):
+        manager.register(name, identity(xdg / f"{name}.onnx", datatype, shape), "onnx")
+    manager.start()
+    yield manager
+    manager.end()
+    log = manager.log.read_text()
+    sys.stdout.write(log)
+    assert "Traceback" not in log
+    assert "never retrieved" not in log
+
+
+@pytest.mark.parametrize("mode", ["sync", "aio"])
+def test_the_documented_examples_over_tcp(both, mode):
+    command = [sys.executable, str(SCRIPT), mode, f"127.0.0.1:{both.port}", read_token(), str(os.getpid())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+def test_bodies_of_the_client_over_the_unix_socket(both):
+    httpclient = pytest.importorskip("tritonclient.http")
+    inputs = [httpclient.InferInput(name, [1, 16], "INT32") for name in ("INPUT0", "INPUT1")]
+    a = np.arange(16, dtype=np.int32).reshape(1, 16)
+    for tensor, binary in zip(inputs, (True, False), strict=True):
+        tensor.set_data_from_numpy(a, binary_data=binary)
+    body, size = httpclient.InferenceServerClient.generate_request_body(inputs)
+    status, headers, answer = exchange(both, "POST", "/v2/models/simple/infer", body, {HEADER: str(size)})
+    assert status == 200, answer
+    parse = httpclient.InferenceServerClient.parse_response_body
+    result = parse(answer, header_length=int(headers[HEADER]))
+    assert (result.as_numpy("OUTPUT0") == a + a).all()
