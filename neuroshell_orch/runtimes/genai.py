@@ -158,18 +158,20 @@ class GenaiRuntime:
     def _guidance(self, request: Generate) -> Guidance | None:
         """What the answer is held to, tried before anything costs time. Raises OrchError where that cannot be."""
         assert self._template is not None  # noqa: S101 - likewise
-        held = guidance(request, self._template.style) if request.tools is not None or request.schema else None
-        if held is None:
+        tools, schema = request.tools, request.schema
+        if tools is None and not schema:
             return None
-        parameters = self._og.GeneratorParams(self._model)
-        parameters.set_search_options(max_length=2)
         try:
+            held = guidance(request, self._template.style)
+            assert held is not None  # noqa: S101 - there are tools or a schema
+            parameters = self._og.GeneratorParams(self._model)
+            parameters.set_search_options(max_length=2)
             parameters.set_guidance(*held)
             self._og.Generator(self._model, parameters)
-        except RuntimeError as error:
-            if request.tools is not None and not (request.tools.required or request.tools.strict or request.schema):
+        except (RuntimeError, OrchError) as error:
+            if tools is not None and not (tools.required or tools.strict or schema):
                 return None  # nothing was promised about arguments where the model chooses
-            raise refusal(error) from None
+            raise (refusal(error) if isinstance(error, RuntimeError) else error) from None
         return held
 
     def _checked(self, prompt: Native) -> Native:

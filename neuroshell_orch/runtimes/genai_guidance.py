@@ -3,8 +3,9 @@
 Owns the grammars for JSON answers and tool calls, the ways in which models write calls, and the sentence for a schema
 that cannot be enforced. Must not know tokens, templates or how an answer is sampled.
 
-White space between JSON's parts is bounded, because a small model likes to write it for ever. Where the model may
-choose between text and calls, only a call at the very beginning is held to its schema.
+White space between JSON's parts is fixed, as Python writes it: a small model likes to write it for ever, and
+llguidance's own bound for it does not hold inside objects. Where the model may choose between text and calls, only a
+call at the very beginning is held to its schema.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from neuroshell_orch.errors import OrchError
 if TYPE_CHECKING:
     from neuroshell_orch.workers.protocol import Generate, Tools
 
-_WHITE_SPACE: Final = r"[ \n\r\t]{0,32}"
+_DATA: Final = frozenset({"const", "enum", "default", "examples"})
+"""Keywords whose values are no schemas."""
+_WHITE_SPACE: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class Style(NamedTuple):
@@ -52,9 +55,26 @@ def guidance(request: Generate, style: Style = TAGGED) -> Guidance | None:
 def _bounded(schema: Any) -> str:  # noqa: ANN401 - JSON
     if schema is True:
         schema = {}
+    if _counts_free_names(schema):
+        raise OrchError(
+            "unsupported",
+            "This JSON schema cannot be enforced: minProperties above the number of required properties",
+            "The grammar lets a name come twice, which counts once: name the properties and require them.",
+        )
     if isinstance(schema, dict):  # the key at the root is an order to llguidance; never the client's
-        schema = {**schema, "x-guidance": {"whitespace_pattern": _WHITE_SPACE}}
+        schema = {**schema, "x-guidance": _WHITE_SPACE}
     return json.dumps(schema)
+
+
+def _counts_free_names(schema: Any) -> bool:  # noqa: ANN401 - JSON
+    if isinstance(schema, list):
+        return any(_counts_free_names(item) for item in schema)
+    if not isinstance(schema, dict):
+        return False
+    least, required = schema.get("minProperties"), schema.get("required")
+    if isinstance(least, int | float) and least > max(1, len(required) if isinstance(required, list) else 0):
+        return True
+    return any(_counts_free_names(value) for key, value in schema.items() if key not in _DATA)
 
 
 def _calls(tools: Tools, schema: str, style: Style) -> str:

@@ -87,7 +87,7 @@ class Writer:
             size = min(limit, len(prompt) + 2 * (size - len(prompt)))
             del generator  # before the next one takes its memory
         rest = self._stops.flush()
-        if rest:
+        if rest or (self._unshown_scores and not self._stops.stopped):
             self._show(rest, emit)
         return reason
 
