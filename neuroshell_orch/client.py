@@ -19,13 +19,16 @@ from neuroshell_orch.errors import PROBLEMS, OrchError
 
 if TYPE_CHECKING:
     import http.client
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
 Json: TypeAlias = Any
 """Decoded JSON, before somebody checks it."""
 
 CONTROL_SECONDS: Final = 30.0
 """How long a status or control request may take before the daemon counts as hung."""
+
+BINARY: Final = "Inference-Header-Content-Length"
+"""The header by which raw tensors lie behind the JSON of a body: the length of that JSON."""
 
 LOOK: Final = "Look at it with: systemctl --user status nsorch.service; journalctl --user -u nsorch.service"
 
@@ -137,6 +140,27 @@ class Client:
             message = f"The service answered {method} {path} with something that is not JSON."
             raise OrchError("internal", message, self._look) from error
 
+    def call_binary(self, path: str, body: object, parts: Sequence[bytes | memoryview]) -> tuple[Json, memoryview]:
+        """POST JSON with raw ``parts`` behind it: the answer's JSON, and what lies behind that."""
+        import json
+
+        connection, response = self._send("POST", path, body, None, parts)
+        try:
+            payload = response.read()
+        except (OSError, *_http_errors()) as error:
+            self._broken(error, None)
+        finally:
+            response.close()
+            connection.close()
+        if response.status >= 400:
+            raise error_from(response.status, payload)
+        try:
+            length = int(response.headers.get(BINARY, len(payload)))
+            return json.loads(payload[:length]), memoryview(payload)[length:]
+        except ValueError as error:
+            message = f"The service answered POST {path} with something that is not JSON."
+            raise OrchError("internal", message, self._look) from error
+
     def events(self, path: str, body: object) -> Generator[Json, None, None]:
         """The JSON events of one streamed answer, as they arrive. Closing the generator cancels the answer."""
         import json
@@ -160,15 +184,19 @@ class Client:
             connection.close()
 
     def _send(
-        self, method: str, path: str, body: object, timeout: float | None
+        self, method: str, path: str, body: object, timeout: float | None, parts: Sequence[bytes | memoryview] = ()
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         import json
 
         headers = {"Connection": "close", "Accept": "*/*"}
-        payload = None
+        payload: list[bytes | memoryview] | None = None
         if body is not None:
-            payload = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-            headers["Content-Type"] = "application/json"
+            head = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+            payload = [head, *parts]
+            headers["Content-Type"] = "application/octet-stream" if parts else "application/json"
+            headers["Content-Length"] = str(sum(map(len, payload)))
+            if parts:
+                headers[BINARY] = str(len(head))
         ready, self._ready = self._ready, None
         if ready is not None:
             # It may have waited for a long time, for somebody's standard input, and have been closed meanwhile.
@@ -188,7 +216,12 @@ class Client:
 
 
 def _exchange(
-    sock: socket.socket, method: str, path: str, payload: bytes | None, headers: dict[str, str], timeout: float | None
+    sock: socket.socket,
+    method: str,
+    path: str,
+    payload: list[bytes | memoryview] | None,
+    headers: dict[str, str],
+    timeout: float | None,
 ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     import http.client
 

@@ -34,18 +34,20 @@ def infer(
     from neuroshell_orch.cli import output, private, tensors
     from neuroshell_orch.client import quoted
 
-    plain = {"name": "", "datatype": "", "shape": []}
-    for text in inputs:  # a mistake in the words is told before a service is asked
-        tensors.parse(text, {})
+    given = [tensors.parse(text) for text in inputs]  # a mistake in the words is told before a service is asked
     with private.service() as client:
         declared = _declared(client, model)
-        body = {"inputs": [tensors.parse(text, declared) for text in inputs]}
-        answer = client.call("POST", f"/v2/models/{quoted(model)}/infer", body, timeout=None)
-    outputs = [plain | item for item in answer.get("outputs", [])]
-    arrays = {str(item["name"]): tensors.array(item) for item in outputs}
+        sent = [tensors.tensor(item, declared) for item in given]
+        body = {"inputs": [item.head for item in sent], "parameters": {"binary_data_output": True}}
+        path = f"/v2/models/{quoted(model)}/infer"
+        answer, behind = client.call_binary(path, body, [item.data for item in sent])
+    arrays = tensors.arrays(answer.get("outputs", []), behind)
     if out is not None:
         save(out, arrays)
     if as_json:
+        for item in answer.get("outputs", []):
+            item.pop("parameters", None)
+            item["data"] = tensors.plain(arrays[str(item.get("name"))])
         output.print_json(answer)
     elif out is None:
         output.table(
@@ -61,7 +63,7 @@ def _declared(client: Client, model: str) -> dict[str, str]:
     try:
         found = client.call("GET", f"/v2/models/{quoted(model)}")
     except OrchError as error:
-        if error.problem != "not-found":
+        if error.problem not in {"not-found", "model-invalid"}:  # the inference itself says it better
             raise
         return {}
     return {item["name"]: item["datatype"] for item in found.get("inputs", [])}

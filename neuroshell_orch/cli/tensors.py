@@ -1,14 +1,17 @@
-"""Tensors on the command line: ``name=@x.npy`` and ``name=1,2,3`` into the protocol's JSON, and back to arrays.
+"""Tensors on the command line: ``name=@x.npy`` and ``name=1,2,3`` into the protocol's bytes, and back to arrays.
 
-Owns the forms a value can have and the table of data types. Imports numpy: only for ``infer``. Must not know how a
-request is sent.
+Owns the forms a value can have and the table of data types. Numbers travel raw, so that NaN and large arrays do; BF16,
+for which numpy has no type, is 32-bit numbers here. Imports numpy: only for ``infer``. Must not know how a request is
+sent.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import struct
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -27,18 +30,35 @@ TYPES: Final[dict[str, str]] = {
     "FP16": "float16",
     "FP32": "float32",
     "FP64": "float64",
+    "BF16": "float32",
 }
 """The protocol's data types and numpy's. BYTES stands apart: its elements are texts."""
 
-_NAMES: Final = {numpy: protocol for protocol, numpy in TYPES.items()}
+_NAMES: Final = {numpy: protocol for protocol, numpy in TYPES.items() if protocol != "BF16"}
+_LENGTH: Final = struct.Struct("<I")
 
 FORMS: Final = "Write name=@file.npy, name=1,2,3, name=[[1,2],[3,4]] or, with a type, name:FP32=1,2,3."
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def parse(text: str, declared: dict[str, str]) -> dict[str, Any]:
-    """One input as the protocol's JSON; ``declared`` holds the types that the model asks for, where they are known."""
+class Given(NamedTuple):
+    """An input as it was written; ``kind`` is empty where no type was."""
+
+    name: str
+    kind: str
+    array: Array
+
+
+class Tensor(NamedTuple):
+    """An input as it is sent: the protocol's JSON, and the bytes behind it."""
+
+    head: dict[str, Any]
+    data: bytes | memoryview
+
+
+def parse(text: str) -> Given:
+    """One input."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise OrchError("bad-request", f"{text[:60]!r} is not an input.", FORMS)
@@ -46,7 +66,27 @@ def parse(text: str, declared: dict[str, str]) -> dict[str, Any]:
     kind = last.upper() if colon and last.upper() in (*TYPES, "BYTES") else ""
     name = front if kind else name
     array = _file(value[1:]) if value.startswith("@") else _literal(name, value)
-    return tensor(name, _cast(name, array, kind or declared.get(name, "") or _type_of(array)))
+    return Given(name, kind, _cast(name, array, kind) if kind else array)
+
+
+def tensor(given: Given, declared: dict[str, str]) -> Tensor:
+    """The input as it is sent; ``declared`` holds the types that the model asks for, where they are known."""
+    kind = given.kind or declared.get(given.name, "") or _type_of(given.array)
+    data = _pack(kind, _cast(given.name, given.array, kind))
+    head = {"name": given.name, "shape": list(given.array.shape), "datatype": kind}
+    return Tensor({**head, "parameters": {"binary_data_size": len(data)}}, data)
+
+
+def _pack(kind: str, array: Array) -> bytes | memoryview:
+    if kind == "BYTES":
+        texts = [text.encode("utf-8", "surrogatepass") for text in array.ravel().tolist()]
+        return b"".join(_LENGTH.pack(len(text)) + text for text in texts)
+    flat = np.ascontiguousarray(array, np.dtype(TYPES[kind]).newbyteorder("<")).reshape(-1)
+    if kind == "BF16":  # the upper half of the 32 bits, rounded to the nearest, ties to even
+        words = flat.view("<u4")
+        rounded = ((words.astype(np.uint64) + 0x7FFF + (words >> 16 & 1)) >> 16).astype("<u2")
+        flat = np.where(np.isnan(flat), words >> 16 | 0x40, rounded).astype("<u2")
+    return flat.view(np.uint8).data
 
 
 def _file(path: str) -> Array:
@@ -100,20 +140,49 @@ def _cast(name: str, array: Array, kind: str) -> Array:
         raise OrchError("bad-request", f"The value of {name} does not fit {kind}: {error}.", FORMS) from error
 
 
-def tensor(name: str, array: Array) -> dict[str, Any]:
-    """An array as the protocol's JSON."""
-    return {"name": name, "shape": list(array.shape), "datatype": _type_of(array), "data": array.ravel().tolist()}
+def arrays(outputs: list[dict[str, Any]], behind: memoryview) -> dict[str, Array]:
+    """The outputs by name, from the protocol's JSON and the bytes behind it."""
+    found, at = {}, 0
+    for output in outputs:
+        size = (output.get("parameters") or {}).get("binary_data_size")
+        data = output.get("data") if size is None else behind[at : at + size]
+        found[str(output.get("name"))] = _array(output, data)
+        at += size or 0
+    return found
 
 
-def array(output: dict[str, Any]) -> Array:
-    """An output of the protocol's JSON as an array."""
+def _array(output: dict[str, Any], data: Any) -> Array:  # noqa: ANN401 - a list, or raw bytes
     kind = output.get("datatype", "")
-    data = output.get("data")
     if kind != "BYTES" and kind not in TYPES:
         raise OrchError(
             "unsupported", f"The output {output.get('name')} has the type {kind}.", "numpy has no such type."
         )
-    return np.array(data, dtype=TYPES.get(kind, str)).reshape(output.get("shape", [-1]))
+    raw = isinstance(data, memoryview)
+    values = _unpack(kind, data) if raw else np.array(data, dtype=TYPES.get(kind, str))
+    return values.reshape(output.get("shape", [-1]))
+
+
+def _unpack(kind: str, data: memoryview) -> Array:
+    if kind == "BF16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    if kind != "BYTES":
+        return np.frombuffer(data, np.dtype(TYPES[kind]).newbyteorder("<"))
+    texts, at = [], 0
+    while at < len(data):
+        (size,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size
+        texts.append(str(data[at : at + size], "utf-8", "replace"))
+        at += size
+    return np.array(texts, dtype=str)
+
+
+def plain(found: Array) -> list[Any]:
+    """The values for JSON, which has no number for NaN and the infinities: they are the protocol's words."""
+    values = found.ravel().tolist()
+    if found.dtype.kind != "f" or np.isfinite(found).all():
+        return list(values)
+    words = {math.inf: "Infinity", -math.inf: "-Infinity"}
+    return [item if math.isfinite(item) else words.get(item, "NaN") for item in values]
 
 
 def summary(found: Array) -> tuple[str, str, str]:

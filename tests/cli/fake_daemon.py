@@ -91,7 +91,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        body = json.loads(self.rfile.read(length)) if length else None
+        text = int(self.headers.get("Inference-Header-Content-Length") or length)
+        body = json.loads(self.rfile.read(length)[:text]) if length else None
         log(method=self.command, path=self.path, body=body)
         if KNOBS.get("hang"):
             signal.pause()

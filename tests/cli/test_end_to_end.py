@@ -7,6 +7,7 @@ import signal
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support_cli import wait_until
 
@@ -83,6 +84,31 @@ def test_infer(nsorch, manager, tmp_path):
     result = nsorch("infer", "square", "x=1,2,3", "--json")
     assert result.code == 0, result
     assert result.json["outputs"]
+
+
+def test_infer_with_what_json_has_no_number_for(nsorch, manager, tmp_path):
+    manager.model("echo", runtime="onnx")
+    values = np.array([np.nan, np.inf, -0.0, 1.5], np.float32)
+    np.save(tmp_path / "x.npy", values.astype(">f4"))
+    np.save(tmp_path / "big.npy", np.arange(6_000_000, dtype=np.int32).reshape(2, -1))
+    out = tmp_path / "out.npz"
+    words = [
+        f"x=@{tmp_path}/x.npy",
+        f"big=@{tmp_path}/big.npy",
+        "b:BF16=1.5,-2,nan",
+        "s=ä,b",
+        "t:BOOL=true,false",
+        "e=[]",
+    ]
+    result = nsorch("infer", "echo", *words, "-o", str(out))
+    assert result.code == 0, result
+    with np.load(out) as saved:
+        assert saved["x"].tobytes() == values.tobytes()
+        assert (saved["big"] == np.arange(6_000_000).reshape(2, -1)).all()
+        assert (saved["b"][:2].tolist(), np.isnan(saved["b"][2])) == ([1.5, -2.0], True)
+        assert (saved["s"].tolist(), saved["t"].tolist(), saved["e"].shape) == (["ä", "b"], [True, False], (0,))
+    shown = nsorch("infer", "echo", words[0], "--json").json["outputs"][0]
+    assert shown == {"name": "x", "datatype": "FP32", "shape": [4], "data": ["NaN", "Infinity", -0.0, 1.5]}
 
 
 def test_ctrl_c_cancels_in_the_worker_and_the_next_ask_is_answered(nsorch, manager):
