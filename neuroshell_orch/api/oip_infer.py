@@ -84,7 +84,7 @@ async def infer(request: Request) -> Response:
 async def _infer(request: Request, service: Service, state: State, model: str, watch: Watch) -> Response:
     text, raw = await oip_body.read(request)
     wanted = await _aside(len(text), lambda: oip_body.parse(text, InferRequest))
-    options, seconds = _schedule(wanted.parameters)
+    options, seconds = schedule(wanted.parameters)
     places = _check_outputs(wanted, state, service)
     inputs = await _aside(max(len(text), len(raw)), lambda: _inputs(wanted, raw, state, service))
     watch.lap("compute_input")
@@ -111,7 +111,7 @@ async def _aside(size: int, work: Callable[[], T]) -> T:
 # ---- what a request says ----
 
 
-def _schedule(parameters: dict[str, Any]) -> tuple[AskOptions, float | None]:
+def schedule(parameters: dict[str, Any]) -> tuple[AskOptions, float | None]:
     """How urgent it is, and after how many seconds nobody wants it any more."""
     sequence = parameters.get("sequence_id")
     if sequence not in (None, 0, ""):

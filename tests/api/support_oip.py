@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
+import threading
 
 import onnx
 from onnx import TensorProto, helper
@@ -86,6 +88,21 @@ class TwoSockets(Manager):
                 stdout=log,
                 stderr=log,
             )
+        return self
+
+    def activate(self):
+        """Start the daemon when somebody connects to either socket."""
+
+        def watch():
+            while not self._stopping.is_set():
+                if self.process is None or self.process.poll() is not None:
+                    if select.select([self.listener, self.tcp], [], [], 0.05)[0]:
+                        self.start()
+                else:
+                    self._stopping.wait(0.02)
+
+        self._thread = threading.Thread(target=watch)
+        self._thread.start()
         return self
 
     def end(self):

@@ -16,6 +16,9 @@ from starlette.requests import Request
 
 from neuroshell_orch.api import oip_body
 from neuroshell_orch.api.oip_body import MAX_JSON
+from neuroshell_orch.api.oip_infer import schedule
+from neuroshell_orch.client import connect
+from neuroshell_orch.core.messages import AskOptions
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes.tensors import NUMPY_TYPES
 from tests.api.support_oip import HEADER, ONNX_TYPES, exchange, identity, infer_binary
@@ -166,6 +169,34 @@ def test_a_timeout_is_kept_while_waiting_and_while_running(manager):
     (stats,) = manager.get("/v2/models/endless/stats")["model_stats"]
     assert stats["inference_stats"]["fail"]["count"] == 1
     assert stats["inference_count"] == 0
+
+
+@pytest.mark.parametrize(
+    ("parameters", "priority", "seconds"),
+    [
+        ({}, "normal", None),
+        ({"priority": 0, "timeout": 0}, "normal", None),
+        ({"priority": 1, "timeout": 1_500_000}, "interactive", 1.5),
+        ({"priority": 2}, "normal", None),
+        ({"priority": 3}, "background", None),
+        ({"priority": (1 << 32) - 1, "sequence_id": 0}, "background", None),
+    ],
+)
+def test_the_schedule_policy_becomes_options_of_the_ask(parameters, priority, seconds):
+    assert schedule(parameters) == (AskOptions(priority=priority, patience=seconds), seconds)
+
+
+def test_a_client_that_leaves_takes_its_run_with_it(manager):
+    manager.model("endless", "onnx", tokens=-1)
+    manager.start()
+    head = json.dumps(request(12)).encode()
+    lengths = f"Content-Length: {len(head) + 12}\r\n{HEADER}: {len(head)}"
+    text = f"POST /v2/models/endless/infer HTTP/1.1\r\nHost: x\r\n{lengths}"
+    with connect(manager.path) as connection:
+        connection.sendall(text.encode() + b"\r\n\r\n" + head + RAW)
+        wait_until(lambda: manager.status("endless")["running"] == 1)
+    wait_until(lambda: manager.status("endless")["running"] == 0)
+    assert manager.phase("endless") == "HOT"
 
 
 def test_statistics_add_up(fake):

@@ -26,7 +26,7 @@ def both(xdg):
     manager.register("simple", simple(xdg / "simple.onnx"), "onnx")
     for name, datatype, shape in (("words", "BYTES", (1, "n")), ("floats", "FP32", ("n",)), ("brain", "BF16", ("n",))):
         manager.register(name, identity(xdg / f"{name}.onnx", datatype, shape), "onnx")
-    manager.start()
+    manager.activate()
     yield manager
     manager.end()
     log = manager.log.read_text()

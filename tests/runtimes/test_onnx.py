@@ -219,3 +219,26 @@ def test_standby_runs_the_dummy_and_it_cannot_chat():
     with pytest.raises(OrchError) as refused:
         runtime.generate(Generate(1, [ChatMessage("user", "x")]), lambda *_: None, lambda: False)
     assert refused.value.problem == "unsupported"
+
+
+def test_an_input_whose_shape_is_not_declared_takes_any_and_a_scalar_only_scalars(tmp_path):
+    runtime, loaded = load(identity(tmp_path / "any.onnx", "FP32", None))
+    assert (loaded.inputs, loaded.outputs) == ([TensorInfo("x", "FP32", [-1])], [TensorInfo("y", "FP32", [-1])])
+    for shape in ([], [3], [2, 0, 1], [2, 2]):
+        (got,) = run(runtime, from_numpy("x", "FP32", np.ones(shape, np.float32)))
+        assert got.shape == shape
+    runtime, loaded = load(identity(tmp_path / "scalar.onnx", "FP32", []))
+    assert loaded.inputs == [TensorInfo("x", "FP32", [])]
+    with pytest.raises(OrchError, match=r"has the shape \[3\]"):
+        run(runtime, from_numpy("x", "FP32", np.ones(3, np.float32)))
+
+
+def test_types_that_the_protocol_has_not_are_refused_by_name(tmp_path):
+    path = tmp_path / "m.onnx"
+    node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT8E4M3FN)
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT8E4M3FN, ["n"])
+    graph = helper.make_graph([node], "g", [value("x", "FP32", ["n"])], [output])
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), str(path))
+    with pytest.raises(OrchError, match=r"output 'y'.*float8e4m3fn") as refused:
+        load(path)
+    assert refused.value.problem == "unsupported"

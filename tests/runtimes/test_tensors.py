@@ -90,3 +90,9 @@ def test_inputs_are_checked_against_the_declaration(given_tensors, words):
 def test_inputs_that_fit():
     check_inputs([tensor("b", "INT64", []), tensor("a", "FP32", [0, 2])], DECLARED)
     check_inputs([tensor("a", "FP32", [7, 2])], DECLARED, optional=["b"])
+
+
+def test_a_bool_is_nothing_but_0_and_1():
+    assert to_numpy(Tensor("x", "BOOL", [2], b"\0\1")).tolist() == [False, True]
+    with pytest.raises(OrchError, match="other than 0 and 1"):
+        to_numpy(Tensor("x", "BOOL", [2], b"\1\2"))
