@@ -7,6 +7,8 @@ written from the buffers that the worker's frame was decoded into. Must not know
 
 from __future__ import annotations
 
+import asyncio
+import zlib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -26,17 +28,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HEADER: Final = "Inference-Header-Content-Length"
-MAX_JSON: Final = 32 << 20
+MAX_JSON: Final = 16 << 20
 """Bytes of JSON: it becomes objects of many times its size, and whatever is larger has a binary form."""
 _CHUNK: Final = 1 << 18
 
 
 async def read(request: Request) -> tuple[memoryview, memoryview]:
     """The JSON of a request and the raw tensors behind it. Raises OrchError."""
-    coding = request.headers.get("content-encoding", "identity")
-    if coding.lower() != "identity":
-        raise OrchError("unsupported", f"The body is compressed ({coding[:40]}).", "Send it as it is: it stays here.")
-    body = memoryview(await _read(request))
+    coding = request.headers.get("content-encoding", "identity").lower()
+    content = await _read(request)
+    body = memoryview(content if coding == "identity" else await asyncio.to_thread(_decompress, content, coding))
     given = request.headers.get(HEADER)
     if given is None:
         length = len(body)
@@ -62,6 +63,24 @@ async def _read(request: Request) -> bytearray:
             raise OrchError("bad-request", f"The body is longer than {MAX_BODY >> 20} MiB.", "Send less at once.")
         body[size - len(chunk) : size] = chunk
     return body
+
+
+def _decompress(content: bytearray, coding: str) -> bytes:
+    if coding not in {"gzip", "deflate"}:
+        message = f"The body is compressed in a way that is not known ({coding[:40]})."
+        raise OrchError("unsupported", message, "Send it as it is, or with gzip or deflate.")
+    worker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # told apart by their first bytes
+    try:
+        whole = worker.decompress(content, MAX_BODY + 1)
+    except zlib.error:
+        raise OrchError("bad-request", f"The body is not what {coding} makes.", "") from None
+    if len(whole) > MAX_BODY:
+        raise OrchError("bad-request", f"The body is longer than {MAX_BODY >> 20} MiB.", "Send less at once.")
+    if not worker.eof or worker.unused_data:
+        raise OrchError(
+            "bad-request", f"The body is not what {coding} makes: it is cut off, or goes on behind its end."
+        )
+    return whole
 
 
 def parse(text: memoryview, kind: type[T]) -> T:

@@ -234,6 +234,9 @@ def _answer(model: str, wanted: InferRequest, outputs: Outputs, places: dict[str
         elif choice.get(tensor.name, binary):
             shown.append({**head, "parameters": {"binary_data_size": len(tensor.data)}})
             buffers.append(tensor.data)
+        elif len(tensor.data) > oip_body.MAX_JSON:
+            message = f"Output {tensor.name!r} has {len(tensor.data) >> 20} MiB, which is too much for JSON."
+            raise OrchError("unsupported", message, "Ask for it with binary_data.")
         else:
             shown.append(from_tensor(tensor))
     answer: dict[str, Any] = {"model_name": model, "model_version": "1", "outputs": shown}

@@ -24,6 +24,8 @@ ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
 MAX_CHOICES: Final = 64
 """Answers of one request: n times the prompts."""
 MAX_SCORES: Final = 20
+MAX_BIASES: Final = 1024
+"""Each of them costs time at every token."""
 _PRIORITIES: Final = {"flex": "background", "priority": "interactive"}
 
 
@@ -128,8 +130,8 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     function_call: Any = None
     audio: Any = None
     modalities: Any = None
-    reasoning_effort: Any = None
-    verbosity: Any = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
     web_search_options: Any = None
 
 
@@ -170,6 +172,7 @@ def sampling(wanted: Sampling, limit: int | None) -> Generate:
     between("frequency_penalty", wanted.frequency_penalty, -2, 2)
     between("presence_penalty", wanted.presence_penalty, -2, 2)
     bias = wanted.logit_bias or {}
+    between("the number of entries in logit_bias", len(bias), 0, MAX_BIASES)
     for token, value in bias.items():
         between(f"logit_bias[{token}]", value, -100, 100)
     temperature = wanted.temperature

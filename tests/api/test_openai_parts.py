@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroshell_orch.api import keep_alive
+from neuroshell_orch.api import keep_alive, openai_text
+from neuroshell_orch.api import openai_request as request
 from neuroshell_orch.api.openai_format import MAX_DEPTH, schema_of
 from neuroshell_orch.api.openai_tools import CallReader
+from neuroshell_orch.api.requests import parse_json
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.workers.protocol import Tools
+from neuroshell_orch.workers.protocol import Generate, Tools, decode_to_worker, encode
 
 TOOLS = Tools(json.dumps([{"name": "f", "parameters": {}}, {"name": "g", "parameters": {}}]))
 F, G = '{"name": "f", "arguments": {"x": 1}}', '{"name": "g", "parameters": {}}'
@@ -103,3 +105,57 @@ def test_a_schema_that_nests_too_deeply():
         schema_of({"type": "json_schema", "json_schema": {"schema": schema}})
     with pytest.raises(OrchError, match="longer than"):
         schema_of({"type": "json_schema", "json_schema": {"schema": {"enum": ["x" * 300_000]}}})
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+    | st.sampled_from(["user", "tool", "text", "function", "auto", "required", "json_schema", "object", "f", "5m"]),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "role", "content", "text", "name", "function", "parameters", "json_schema", "schema"]
+            )
+            | st.sampled_from(["tool_calls", "tool_call_id", "id", "arguments", "1", "mode", "tools"]),
+            below,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+GOOD = {
+    "messages": [{"role": "user", "content": "x"}],
+    "prompt": "x",
+    "tools": [FUNCTION],
+    "tool_choice": FUNCTION,
+    "response_format": {"type": "json_object"},
+}
+
+
+@given(st.sampled_from([request.ChatRequest, openai_text.TextRequest]), st.data())
+def test_any_body_is_a_request_or_an_error_that_people_can_read(kind, data):
+    names = data.draw(st.lists(st.sampled_from(sorted(kind.__struct_fields__)), max_size=4))
+    body = {name: data.draw(VALUES) for name in names}
+    body |= {key: value for key, value in GOOD.items() if key in kind.__struct_fields__ and data.draw(st.booleans())}
+    try:
+        wanted = parse_json(json.dumps(body).encode(), kind)
+        request.ask_options(wanted)
+        if kind is request.ChatRequest:
+            made = [request.chat_request(wanted)]
+        else:
+            made = openai_text.text_job(wanted, "m").requests
+    except OrchError as refused:
+        status = refused.kind.status
+        made = []
+    else:
+        status = 400
+    assert status == 400
+    for one in made:
+        assert isinstance(one, Generate)
+        assert decode_to_worker(encode(one)[4:]) == one
