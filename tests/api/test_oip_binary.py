@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import math
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from starlette.requests import Request
 from neuroshell_orch.api import oip_body
 from neuroshell_orch.api.oip_body import MAX_JSON
 from neuroshell_orch.api.oip_infer import schedule
+from neuroshell_orch.api.requests import MAX_BODY
 from neuroshell_orch.client import connect
 from neuroshell_orch.core.messages import AskOptions
 from neuroshell_orch.errors import OrchError
@@ -84,6 +87,24 @@ def test_binary_and_json_side_by_side(fake):
     assert behind == struct.pack("<2q", 1, 2) + b"\2\0\0\0ab"
 
 
+def test_compressed_bodies(fake):
+    head = json.dumps(request(12)).encode()
+    for coding, content in (("gzip", gzip.compress(head + RAW)), ("deflate", zlib.compress(head + RAW))):
+        headers = {HEADER: str(len(head)), "Content-Encoding": coding}
+        for body, wanted in ((content, 200), (content[:-1], 400), (content + b"x", 400)):
+            status, _headers, answer = exchange(fake, "POST", "/v2/models/echo/infer", body, headers)
+            assert status == wanted, answer
+    bomb = zlib.compress(bytes(MAX_BODY + 1), 1)
+    status, _headers, answer = exchange(fake, "POST", "/v2/models/echo/infer", bomb, {"Content-Encoding": "deflate"})
+    assert (status, b"longer than" in answer) == (400, True)
+
+
+def test_what_is_too_large_for_json_is_said(fake):
+    raw = bytes(MAX_JSON + 4)
+    status, answer, _ = infer_binary(fake, "echo", request(len(raw), shape=[len(raw) // 4]), raw)
+    assert (status, "binary_data" in answer["hint"]) == (400, True)
+
+
 def test_infinities_and_nan_as_json(fake):
     text = b'{"inputs": [{"name": "x", "shape": [4], "datatype": "FP64", "data": [NaN, Infinity, -Infinity, "NaN"]}]}'
     status, _headers, body = exchange(fake, "POST", "/v2/models/echo/infer", text)
@@ -127,8 +148,9 @@ def test_what_is_wrong_is_said_before_a_worker_starts(fake):
     for length in ("-1", "x", "1e3", "99999", "9" * 30, ""):
         status, answer, _ = infer_binary(fake, "echo", request(12), RAW, length=length)
         assert (status, HEADER in answer["error"]) == (400, True), (length, answer)
-    status, answer, _ = infer_binary(fake, "echo", request(12), RAW, **{"Content-Encoding": "gzip"})
-    assert (status, "compressed" in answer["error"]) == (400, True)
+    for coding, words in (("gzip", "not what gzip makes"), ("br", "is not known")):
+        status, answer, _ = infer_binary(fake, "echo", request(12), RAW, **{"Content-Encoding": coding})
+        assert (status, words in answer["error"]) == (400, True)
     status, answer, _ = infer_binary(fake, "echo", b" " * (MAX_JSON + 1))
     assert (status, "binary" in answer["hint"]) == (400, True)
     assert fake.phase("echo") == "COLD"

@@ -78,6 +78,13 @@ def scheduled(client):
         check(client.infer("simple", inputs, priority=priority, timeout=30_000_000, headers=dict(HEADERS)))
 
 
+def compressed(client):
+    inputs, outputs = tensors(httpclient)
+    for algorithm in ("gzip", "deflate"):
+        named = {"request_compression_algorithm": algorithm, "response_compression_algorithm": algorithm}
+        check(client.infer("simple", inputs, outputs=outputs, headers=dict(HEADERS), **named))
+
+
 def asynchronously(client):
     inputs, outputs = tensors(httpclient)
     waiting = [client.async_infer("simple", inputs, outputs=outputs, headers=dict(HEADERS)) for _ in range(8)]
@@ -195,7 +202,6 @@ def refusals(client):
     raises("classification", client.infer, "simple", inputs, outputs=outputs, headers=dict(HEADERS))
     raises("sequence_id", client.infer, "simple", inputs, sequence_id=3, headers=dict(HEADERS))
     raises("colour", client.infer, "simple", inputs, parameters={"colour": "red"}, headers=dict(HEADERS))
-    raises("compressed", client.infer, "simple", inputs, request_compression_algorithm="gzip", headers=dict(HEADERS))
     raises("CUDA", client.get_cuda_shared_memory_status, headers=dict(HEADERS))
     raises("no /v2/logging", client.get_log_settings, headers=dict(HEADERS))
 
@@ -220,7 +226,17 @@ async def aio():
 
 
 EXAMPLES = (
-    *(health_and_metadata, infer, scheduled, asynchronously, static_functions, strings, floats, brain_floats),
+    *(
+        health_and_metadata,
+        infer,
+        scheduled,
+        compressed,
+        asynchronously,
+        static_functions,
+        strings,
+        floats,
+        brain_floats,
+    ),
     *(shared_memory, model_control, statistics, refusals),
 )
 KEY = f"nsorch_test_{sys.argv[4]}" if len(sys.argv) > 4 else "nsorch_test"
