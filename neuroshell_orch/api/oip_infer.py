@@ -86,7 +86,7 @@ async def _infer(request: Request, service: Service, state: State, model: str, w
     wanted = await _aside(len(text), lambda: oip_body.parse(text, InferRequest))
     options, seconds = schedule(wanted.parameters)
     places = _check_outputs(wanted, state, service)
-    inputs = await _aside(max(len(text), len(raw)), lambda: _inputs(wanted, raw, state, service))
+    inputs = await _aside(max(len(text), len(raw), _shared(wanted)), lambda: _inputs(wanted, raw, state, service))
     watch.lap("compute_input")
     order = Infer(job=0, inputs=inputs, outputs=[output.name for output in wanted.outputs])
     work = service.desk.infer(model, order, options, lambda: watch.lap("queue"))
@@ -155,6 +155,12 @@ def _inputs(wanted: InferRequest, raw: memoryview, state: State, service: Servic
         message = f"{len(raw) - at} bytes lie behind the JSON that no input claims."
         raise OrchError("bad-request", message, f"Set binary_data_size, and {oip_body.HEADER} to the JSON's length.")
     return tensors
+
+
+def _shared(wanted: InferRequest) -> int:
+    """How many bytes of the inputs lie in shared memory, by the client's word."""
+    sizes = (given.parameters.get("shared_memory_byte_size") for given in wanted.inputs)
+    return sum(size for size in sizes if type(size) is int)
 
 
 def _require_size(given: InputTensor, size: int) -> None:

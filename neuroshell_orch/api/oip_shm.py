@@ -2,14 +2,16 @@
 
 Owns the open descriptors and every check: a region is a regular file of this user directly in /dev/shm, and its size
 is looked at again at every use, because its client can change it at any time. Contents are copied with pread and
-pwrite and never mapped: a client that shrinks its region gets an error, and the daemon no SIGBUS. Must not know what
-the bytes mean.
+pwrite and never mapped: a client that shrinks its region gets an error, and the daemon no SIGBUS. Large copies are made
+in threads, so a lock keeps a descriptor from being closed, and its number reused, under one. Must not know what the
+bytes mean.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import threading
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +42,7 @@ class Regions:
 
     def __init__(self) -> None:
         self._regions: dict[str, Region] = {}
+        self._in_use = threading.Lock()
 
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Open the object ``key``. Raises OrchError."""
@@ -65,7 +68,8 @@ class Regions:
         for gone in [name] if name is not None else list(self._regions):
             region = self._regions.pop(gone, None)
             if region is not None:
-                os.close(region.descriptor)
+                with self._in_use:
+                    os.close(region.descriptor)
 
     def shown(self, name: str | None = None) -> list[dict[str, Any]]:
         """One region, or all, as the protocol lists them. Raises OrchError."""
@@ -81,27 +85,29 @@ class Regions:
 
     def read(self, name: str, offset: int, size: int) -> bytearray:
         """A copy of what stands there. Raises OrchError."""
-        self.check(name, offset, size)
-        region = self._get(name)
-        content = bytearray(size)
-        view, at = memoryview(content), region.offset + offset
-        while view:
-            count = os.preadv(region.descriptor, [view], at)
-            if not count:
-                raise _shrunk(region)
-            view, at = view[count:], at + count
-        return content
+        with self._in_use:
+            self.check(name, offset, size)
+            region = self._get(name)
+            content = bytearray(size)
+            view, at = memoryview(content), region.offset + offset
+            while view:
+                count = os.preadv(region.descriptor, [view], at)
+                if not count:
+                    raise _shrunk(region)
+                view, at = view[count:], at + count
+            return content
 
     def write(self, name: str, offset: int, data: bytes | memoryview) -> None:
         """Copy ``data`` there. Raises OrchError."""
         view = memoryview(data)
-        self.check(name, offset, len(view))
-        region = self._get(name)
-        at = region.offset + offset
         try:
-            while view:
-                count = os.pwrite(region.descriptor, view, at)
-                view, at = view[count:], at + count
+            with self._in_use:
+                self.check(name, offset, len(view))
+                region = self._get(name)
+                at = region.offset + offset
+                while view:
+                    count = os.pwrite(region.descriptor, view, at)
+                    view, at = view[count:], at + count
         except OSError as error:
             message = f"The shared memory region {name[:80]!r} cannot be written: {error.strerror}."
             raise OrchError("no-space", message, "Free some of /dev/shm.") from error

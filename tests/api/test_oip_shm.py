@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,31 @@ def test_a_region_that_was_shrunk_is_an_error_and_is_not_made_larger(regions):
         assert path.stat().st_size == 50
         os.truncate(path, 100)
         assert regions.read("r", 0, 100) == bytes(100)
+
+
+def test_a_region_is_not_closed_under_a_copy(regions, tmp_path):
+    """The number of a closed descriptor goes to the next file that is opened: nothing may be written there."""
+    bystander = tmp_path / "bystander"
+    bystander.write_bytes(bytes(1 << 20))
+    with shm(bytes(1 << 20)) as path:
+        stop = threading.Event()
+
+        def write():
+            while not stop.is_set():
+                with suppress(OrchError):
+                    regions.write("r", 0, b"x" * (1 << 20))
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for _ in range(300):
+                regions.register("r", path.name, 0, 1 << 20)
+                regions.unregister("r")
+                os.close(os.open(bystander, os.O_RDWR))
+        finally:
+            stop.set()
+            writer.join()
+    assert bystander.read_bytes() == bytes(1 << 20)
 
 
 @pytest.mark.parametrize("key", ["", "/", ".", "..", "/..", "a/b", "/a/b", "../etc/passwd", "a\0b", "x" * 300])
