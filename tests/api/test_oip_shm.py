@@ -83,12 +83,19 @@ def test_a_region_that_was_shrunk_is_an_error_and_is_not_made_larger(regions):
         assert regions.read("r", 0, 100) == bytes(100)
 
 
-def test_a_region_is_not_closed_under_a_copy(regions, tmp_path):
+def test_a_region_is_not_closed_under_a_copy(regions, tmp_path, monkeypatch):
     """The number of a closed descriptor goes to the next file that is opened: nothing may be written there."""
     bystander = tmp_path / "bystander"
     bystander.write_bytes(bytes(1 << 20))
     with shm(bytes(1 << 20)) as path:
-        stop = threading.Event()
+        stop, writing = threading.Event(), threading.Event()
+        pwrite = os.pwrite
+
+        def in_small_pieces(descriptor, data, at):
+            writing.set()
+            return pwrite(descriptor, data[:4096], at)
+
+        monkeypatch.setattr(os, "pwrite", in_small_pieces)
 
         def write():
             while not stop.is_set():
@@ -98,10 +105,15 @@ def test_a_region_is_not_closed_under_a_copy(regions, tmp_path):
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            for _ in range(300):
+            for _ in range(30):
                 regions.register("r", path.name, 0, 1 << 20)
+                writing.clear()
+                assert writing.wait(20)
                 regions.unregister("r")
-                os.close(os.open(bystander, os.O_RDWR))
+                other = os.open(bystander, os.O_RDWR)
+                writing.clear()
+                writing.wait(0.02)  # a copy that went on would write now
+                os.close(other)
         finally:
             stop.set()
             writer.join()
