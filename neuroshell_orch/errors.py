@@ -48,6 +48,7 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "download-failed": Kind(502, EXIT_UNAVAILABLE, retryable=True),
     "not-ready": Kind(503, EXIT_UNAVAILABLE),
     "queue-full": Kind(429, EXIT_BUSY, retryable=True),
+    "leased": Kind(503, EXIT_BUSY, retryable=True),
     # The model or its worker.
     "load-failed": Kind(503, EXIT_MODEL_FAILED, retryable=True),
     "load-timeout": Kind(503, EXIT_MODEL_FAILED, retryable=True),

@@ -89,7 +89,7 @@ def limits_of(configuration: Configuration, gpus: Sequence[Gpu] = ()) -> Limits:
     for gpu in gpus:
         reserve = min(_of(settings.vram_reserve, gpu.total), gpu.total)
         budget[gpu.name] = min(_of(settings.vram_budget, gpu.total), gpu.total - reserve)
-    return Limits(settings.max_queue, settings.idle_exit_sec, budget, settings.max_swap_delay)
+    return Limits(settings.max_queue, settings.idle_exit_sec, budget, settings.max_swap_delay, settings.on_lease)
 
 
 def artefact_of(model: ModelSettings) -> str:

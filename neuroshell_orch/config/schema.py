@@ -31,6 +31,7 @@ POLICIES: Final = ("dynamic", "persistent", "timeout", "dummy-swap", "hibernate"
 RUNTIMES: Final = ("genai", "onnx")
 _POLICY: Final = choice(*POLICIES)
 _RUNTIME: Final = choice(*RUNTIMES)
+_ON_LEASE: Final = choice("queue", "refuse", "cpu")
 _KEEP_ALIVE: Final = choice("client", "server", "min", "max")
 _DEVICE: Final = choice("auto", "cpu", "cuda")
 _LAUNCHER: Final = choice("auto", "systemd", "child")
@@ -64,6 +65,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_swap_delay: Annotated[
         float, Key(SPAN, "Asks for a model that is there go before those that need its memory, for this long.")
     ] = 10.0
+    on_lease: Annotated[
+        str, Key(_ON_LEASE, "What an ask does whose model needs memory that `nsorch lease` keeps free.")
+    ] = "queue"
     worker_memory_max: Annotated[int | Percent, Key(MEMORY, "The most memory that one worker may use.")] = UNLIMITED
     shared_memory: Annotated[bool, Key(BOOL, "Programs of this user may pass tensors in shared memory.")] = False
     worker_launcher: Annotated[str, Key(_LAUNCHER, "Workers are systemd services or child processes.")] = "auto"

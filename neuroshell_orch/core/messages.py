@@ -38,6 +38,8 @@ class Limits(msgspec.Struct, frozen=True):
     idle_exit: float = 30.0
     budget: Bytes = {}
     swap_delay: float = 10.0
+    on_lease: str = "queue"
+    """What becomes of asks whose model needs leased memory: queue, refuse or cpu."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -172,6 +174,20 @@ class Shutdown(Event, frozen=True):
     grace: float
 
 
+class Leased(Event, frozen=True):
+    """Somebody wants the accelerators' memory free, and with ``memory`` all of it; ``label`` is for people."""
+
+    lease: str
+    label: str
+    memory: bool = False
+
+
+class Released(Event, frozen=True):
+    """The holder of this lease is done, or gone."""
+
+    lease: str
+
+
 class Stay(Event, frozen=True):
     """An Exit could not be carried out because somebody had just connected."""
 
@@ -192,11 +208,15 @@ class StartStandby(WorkerAction, frozen=True):
 
 
 class StartLoad(WorkerAction, frozen=True):
-    """Start a worker and let it load the model at once."""
+    """Start a worker and let it load the model at once, on ``device`` if one is named."""
+
+    device: str = ""
 
 
 class Load(WorkerAction, frozen=True):
-    """Load the model in the standby worker."""
+    """Load the model in the standby worker, on ``device`` if one is named."""
+
+    device: str = ""
 
 
 class Hibernate(WorkerAction, frozen=True):
@@ -244,6 +264,13 @@ class Changed(Action, frozen=True):
     before: str
     after: str
     reason: str
+
+
+class Granted(Action, frozen=True):
+    """What was leased is free, but for what ``held`` (models that still write an answer) hold of it."""
+
+    lease: str
+    held: tuple[str, ...] = ()
 
 
 class Pong(Action, frozen=True):

@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from neuroshell_orch.core import messages as msg
-from neuroshell_orch.core import room
-from neuroshell_orch.core.budget import grown, missing
+from neuroshell_orch.core import leases, room
+from neuroshell_orch.core.budget import Cost, grown, missing
 from neuroshell_orch.core.lifecycle import WANT, Act, IllegalTransition, Phase, Trigger, move
 from neuroshell_orch.core.modes import Wish, wish
 from neuroshell_orch.core.state import Model, Stage, State, quiet
@@ -52,7 +54,7 @@ def settle(state: State, model: Model, now: float, actions: Actions) -> None:
     model.blocked = not held and not _has_room(state, model, trigger, now, actions)
     if not held and not model.blocked:
         fire(state, model, trigger, model.wish.reason, now, actions)
-    if model.phase is Phase.HOT and model.worker is not None and not _stale(model) and not model.yields_to:
+    if model.phase is Phase.HOT and model.worker is not None and not _stale(state, model) and not model.yields_to:
         while model.waiting and len(model.running) < model.plan.parallel:
             ask = max((state.asks[name] for name in model.waiting), key=lambda a: room.urgency(a.rank, a.arrived, now))
             model.waiting.remove(ask.name)
@@ -71,7 +73,7 @@ def _wanted(state: State, model: Model, now: float) -> Wish:
         return Wish(Warmth.COLD, "shutting down")
     if not model.registered:
         return Wish(Warmth.COLD, "the model was removed")
-    if _stale(model):
+    if _stale(state, model):
         return Wish(Warmth.COLD, "the model's file or options changed")
     if model.yields_to:
         return Wish(Warmth.COLD, f"making room for {model.yields_to}, which has waited for its turn")
@@ -79,7 +81,10 @@ def _wanted(state: State, model: Model, now: float) -> Wish:
     model.facts.eager = model.plan.eager
     wanted = wish(model.plan.mode, model.facts, now)
     if wanted.warmth is Warmth.HIBERNATED and not model.can_hibernate:
-        return Wish(Warmth.COLD, f"{wanted.reason}, and its weights cannot be given back without unloading it")
+        wanted = Wish(Warmth.COLD, f"{wanted.reason}, and its weights cannot be given back without unloading it")
+    limit = leases.ceiling(state, model)
+    if limit is not None and wanted.warmth > limit.warmth:
+        return Wish(limit.warmth, limit.reason, wanted.again_at)
     return wanted
 
 
@@ -88,7 +93,7 @@ def _has_room(state: State, model: Model, trigger: Trigger, now: float, actions:
     after, act = move(model.phase, trigger)
     if act in {None, Act.STOP, Act.HIBERNATE}:
         return True
-    needs = grown(model.reserved, model.plan.cost.at(after))
+    needs = grown(model.reserved, _cost(state, model, after).at(after))
     if not missing(needs, room.free(state, model.name)):
         return True
     if model.waiting:
@@ -111,14 +116,24 @@ def cap(model: Model, to: Warmth, reason: str) -> None:
     model.facts.cap, model.facts.cap_reason, model.facts.preloaded = to, reason, None
 
 
+def _cost(state: State, model: Model, phase: Phase) -> Cost:
+    """What ``model`` costs on the way to ``phase``: a worker to come may have to stay off the accelerators."""
+    detoured = leases.detour(state, model) if phase is Phase.LOADING else model.detoured
+    return leases.on_processor(model.plan.cost) if detoured else model.plan.cost
+
+
 def reserve(model: Model) -> None:
     """Set aside what the model's phase costs. A worker on its way out keeps what it had until it is gone."""
     if model.phase is not Phase.STOPPING:
-        model.reserved = dict(model.plan.cost.at(model.phase))
+        cost = leases.on_processor(model.plan.cost) if model.detoured else model.plan.cost
+        model.reserved = dict(cost.at(model.phase))
 
 
-def _stale(model: Model) -> bool:
-    return model.loaded is not None and model.loaded != model.plan.artefact
+def _stale(state: State, model: Model) -> bool:
+    """What the worker holds is not what is wanted now: another file, or another device."""
+    if model.loaded is None:
+        return False
+    return model.loaded != model.plan.artefact or model.detoured != leases.detour(state, model)
 
 
 def fire(state: State, model: Model, trigger: Trigger, reason: str, now: float, actions: Actions) -> None:
@@ -131,16 +146,19 @@ def fire(state: State, model: Model, trigger: Trigger, reason: str, now: float, 
     if act in {Act.START_STANDBY, Act.START_LOAD}:
         model.worker, state.next_worker = state.next_worker, state.next_worker + 1
     if act in {Act.START_LOAD, Act.LOAD}:
-        model.loaded = model.plan.artefact
+        model.loaded, model.detoured = model.plan.artefact, leases.detour(state, model)
     if after is not before:
         model.phase, model.since, model.reason = after, now, reason
         model.deadline = _deadline(model, now)
         reserve(model)
         actions.append(msg.Changed(model.name, before, after, reason))
     if act is not None and model.worker is not None:
-        actions.append(_WORKER_ACTIONS[act](model.name, model.worker))
+        action = _WORKER_ACTIONS[act](model.name, model.worker)
+        if model.detoured and isinstance(action, msg.StartLoad | msg.Load):
+            action = msgspec.structs.replace(action, device=leases.ON_CPU)
+        actions.append(action)
     if after is Phase.COLD and before is not Phase.COLD:
-        model.worker = model.loaded = None
+        model.worker, model.loaded, model.detoured = None, None, False
         model.yields_to = ""
 
 
@@ -205,6 +223,15 @@ def mind_blocked(state: State, now: float, actions: Actions) -> None:
 def _urgency(state: State, model: Model, now: float) -> float:
     asks = [state.asks[name] for name in model.waiting]
     return max((room.urgency(ask.rank, ask.arrived, now) for ask in asks), default=-math.inf)
+
+
+def mind_leases(state: State, now: float, actions: Actions) -> None:
+    """Grant what is free, and what was waited for long enough."""
+    for lease in state.leases.values():
+        held = () if lease.granted else tuple(leases.holders(state, lease))
+        if not lease.granted and (not held or now >= lease.deadline):
+            lease.granted = True
+            actions.append(msg.Granted(lease.name, held))
 
 
 def mind_overdraft(state: State, now: float, actions: Actions) -> None:

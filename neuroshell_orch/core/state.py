@@ -13,6 +13,7 @@ from enum import Enum, auto
 import msgspec
 
 from neuroshell_orch.core.budget import Bytes
+from neuroshell_orch.core.leases import Lease
 from neuroshell_orch.core.lifecycle import WARMTH, Phase
 from neuroshell_orch.core.messages import Limits, Plan
 from neuroshell_orch.core.modes import Facts, Wish, wish
@@ -66,6 +67,8 @@ class Model(msgspec.Struct):
     """No policy may start a worker before this; an ask may."""
     loaded: str | None = None
     """The artefact that the worker holds."""
+    detoured: bool = False
+    """Its worker was told to stay off the accelerators, because of a lease."""
     can_hibernate: bool = True
     reserved: Bytes = msgspec.field(default_factory=dict)
     """What is set aside for its worker."""
@@ -113,6 +116,7 @@ class State(msgspec.Struct):
     """What others are making room with, by the model that they make it for: nobody else may take it."""
     last_swap: float = -math.inf
     """When a model was last made to go for another."""
+    leases: dict[str, Lease] = msgspec.field(default_factory=dict)
     look_again: float | None = None
     """When blocked models should be looked at again."""
 
@@ -121,6 +125,7 @@ def quiet(state: State) -> bool:
     """Nothing is warm, wanted or asked, and nobody is connected."""
     return (
         not state.asks
+        and not state.leases
         and state.clients == 0
         and all(model.phase is Phase.COLD and not model.rising for model in state.models.values())
     )
@@ -136,6 +141,7 @@ def next_deadline(state: State) -> float | None:
             times.append(model.wish.again_at)
         if model.rising and not model.blocked:
             times.append(model.retry_at)
+    times.extend(lease.deadline for lease in state.leases.values() if not lease.granted)
     if state.look_again is not None:
         times.append(state.look_again)
     times.extend(ask.expires_at for ask in state.asks.values() if ask.expires_at is not None)

@@ -18,13 +18,14 @@ from typing import Any, Final
 import msgspec
 
 from neuroshell_orch.core import messages as msg
-from neuroshell_orch.core import room, settle
+from neuroshell_orch.core import leases, room, settle
 from neuroshell_orch.core.lifecycle import MOVING, IllegalTransition, Phase, Trigger
 from neuroshell_orch.core.state import Ask, Model, Stage, State
 from neuroshell_orch.core.warmth import Warmth
 
 CANCEL_SECONDS: Final = 5.0
 """How long a cancelled answer may take to stop before its worker is given up."""
+LEASED_HINT: Final = "Ask again when it has ended, or set OnLease=queue to wait for it."
 QUEUE_SECONDS: Final = 2.0
 """When to come back to a full queue."""
 
@@ -46,6 +47,7 @@ def step(state: State, event: msg.Event, now: float) -> Actions:
     actions: Actions = []
     _HANDLERS[type(event)](state, event, now, actions)
     settle.mind_blocked(state, now, actions)
+    settle.mind_leases(state, now, actions)
     settle.mind_quiet(state, now, actions)
     return actions
 
@@ -186,6 +188,41 @@ def _costed(state: State, event: msg.Costed, now: float, actions: Actions) -> No
         model.plan = msgspec.structs.replace(model.plan, cost=event.cost)
         settle.reserve(model)
         settle.mind_overdraft(state, now, actions)
+        if state.leases and model.phase not in MOVING:
+            settle.settle(state, model, now, actions)
+
+
+def _leased(state: State, event: msg.Leased, now: float, actions: Actions) -> None:
+    lease = leases.Lease(event.lease, event.label, event.memory, now, now + leases.GRANT_SECONDS)
+    lease.was = {m.name: leases.warm_now(m) for m in state.models.values() if leases.stands_in(lease, m)}
+    state.leases[event.lease] = lease
+    _turn_away(state, actions)
+    for model in list(state.models.values()):
+        settle.settle(state, model, now, actions)
+
+
+def _turn_away(state: State, actions: Actions) -> None:
+    for model in list(state.models.values()):
+        message = leases.refusal(state, model.name) if model.name in state.plans else ""
+        if message:
+            settle.refuse_waiting(state, model, actions, "leased", message, LEASED_HINT)
+
+
+def _released(state: State, event: msg.Released, now: float, actions: Actions) -> None:
+    lease = state.leases.pop(event.lease, None)
+    if lease is None:
+        return
+    for name, warmth in lease.was.items():
+        model = state.models.get(name)
+        if model is None:
+            continue
+        other = leases.covering(state, model.plan.cost)
+        if other is not None:
+            other.was.setdefault(name, warmth)
+        elif warmth >= Warmth.HIBERNATED and model.facts.cap is Warmth.HOT:
+            model.facts.preloaded = now  # its mode lets it rest again from here
+    for model in list(state.models.values()):
+        settle.settle(state, model, now, actions)
 
 
 def _report(state: State, event: msg.Report, now: float, actions: Actions) -> None:
@@ -272,6 +309,9 @@ def _why_not(state: State, ask: str, name: str, now: float) -> msg.Refuse | None
     if sum(other.stage is Stage.WAITING for other in state.asks.values()) >= state.limits.max_queue:
         message = f"{state.limits.max_queue} asks are waiting already."
         return msg.Refuse(ask, "queue-full", message, "Try again in a few seconds.", QUEUE_SECONDS)
+    leased = leases.refusal(state, name)
+    if leased:
+        return msg.Refuse(ask, "leased", leased, LEASED_HINT, QUEUE_SECONDS)
     too_much = room.never_fits(state, state.plans[name].cost.hot, name)
     if too_much:
         hint = "Raise MemoryBudget=, make its ContextLength= smaller, or choose a smaller model."
@@ -305,4 +345,6 @@ _HANDLERS: Final[dict[type[msg.Event], _Handler]] = {
     msg.Clients: _clients,
     msg.Shutdown: _shutdown,
     msg.Stay: _stay,
+    msg.Leased: _leased,
+    msg.Released: _released,
 }

@@ -13,6 +13,7 @@ import copy
 import msgspec
 import pytest
 
+from neuroshell_orch.core import leases
 from neuroshell_orch.core import messages as m
 from neuroshell_orch.core.budget import Cost
 from neuroshell_orch.core.lifecycle import Phase
@@ -42,6 +43,8 @@ class World(msgspec.Struct):
     holds: dict = msgspec.field(default_factory=dict)
     """worker → the message after which it holds what it holds"""
     dying: frozenset = frozenset()
+    granted: dict = msgspec.field(default_factory=dict)
+    """lease → the models that held something when it was granted"""
     used: frozenset = frozenset()
     """Events that may happen once only."""
 
@@ -74,6 +77,10 @@ def feed(world: World, event: m.Event) -> None:
                 if not isinstance(action, m.Hibernate):
                     world.holds[action.worker] = type(action)
                 world.pending[action.worker] = NEWS[type(action)](action.model, action.worker)
+            case m.Granted(lease=lease, held=held):
+                assert lease not in world.granted, "a lease was granted twice"
+                assert not held or world.now >= world.state.leases[lease].deadline, "granted late, but too soon"
+                world.granted[lease] = frozenset(held)
             case m.Stop():
                 assert action.worker in world.pending, "stopped a worker that is gone"
                 assert action.worker not in world.dying, "stopped twice"
@@ -99,6 +106,11 @@ def check_state(world: World, event: m.Event) -> None:
         assert taken <= size, f"{taken} of {size} {resource} are set aside"
         held = sum(HOLDS.get(world.holds[worker], 0) for worker in world.pending)
         assert held <= size, f"workers hold {held} of {size} {resource}"
+    for lease in world.state.leases.values():
+        if lease.granted:
+            taken = {n for n, model in world.state.models.items() if leases.stands_in(lease, model)}
+            assert taken <= world.granted[lease.name], f"{taken} took what is leased"
+            world.granted[lease.name] &= taken
     deadline = next_deadline(world.state)
     if isinstance(event, m.Tick) and deadline is not None:
         assert deadline > world.now, "a tick must deal with its cause"
@@ -166,7 +178,7 @@ def moves(world: World, models: list[str], max_asks: int, plans: dict[str, m.Eve
                 yield f"poor {worker}", lambda w, worker=worker, poor=poor: report(w, worker, poor)
             yield f"fail {worker}", lambda w, worker=worker: fail(w, worker)
     for key, event in plans.items():
-        if key not in world.used:
+        if key not in world.used and (not isinstance(event, m.Released) or event.lease in world.state.leases):
             yield key, lambda w, key=key, event=event: once(w, key, event)
     if next_deadline(world.state) is not None and not world.state.leaving:
         yield "tick", tick
@@ -181,6 +193,8 @@ def behave(world: World) -> None:
             report(world, ready[0])
         elif world.answering:
             finish(world, min(world.answering))
+        elif world.state.leases and all(lease.granted for lease in world.state.leases.values()):
+            feed(world, m.Released(min(world.state.leases)))
         elif world.state.asks or (not world.state.leaving and next_deadline(world.state) is not None):
             assert next_deadline(world.state) is not None, f"asks wait for nothing: {world.state}"
             tick(world)
@@ -272,3 +286,17 @@ def test_a_pinned_model_never_goes_and_who_cannot_fit_beside_it_is_told():
     ask(world, "b")
     assert world.ends == {"1": 1}
     assert world.state.models["a"].phase is Phase.HOT
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("on_lease", ["queue", "refuse", "cpu"])
+def test_leases_every_interleaving(on_lease, memory):
+    """Nothing warm on what is leased once it is granted, no lost ask, and everything comes to its end."""
+    mode = Parameters("timeout", "timeout", idle=10.0)
+    cost = Cost({"RAM": 100, "cuda:0": 100}, {"RAM": 30}, {"RAM": 10})
+    limits = m.Limits(max_queue=3, idle_exit=30.0, budget={"cuda:0": 150}, on_lease=on_lease)
+    world = World(State())
+    feed(world, m.Configured({"a": m.Plan(mode, "v1", cost=cost)}, limits))
+    events = {"lease": m.Leased("l", "a game", memory), "release": m.Released("l")}
+    events |= {"other": m.Leased("k", "a renderer", not memory), "shutdown": m.Shutdown(3.0)}
+    assert search(world, ["a"], depth=5, asks=2, events=events) > 300
