@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from neuroshell_orch.api.schema import Transition
@@ -47,6 +47,7 @@ class Engine:
         self._clock = clock
         self._inbox: asyncio.Queue[msg.Event] = asyncio.Queue()
         self._waiting: dict[str, asyncio.Future[int]] = {}
+        self._grants: dict[str, asyncio.Future[list[str]]] = {}
         self._cancels: dict[str, Callable[[], None]] = {}
         self._watchers: set[asyncio.Event] = set()
         self._names = itertools.count(1)
@@ -97,6 +98,9 @@ class Engine:
             case msg.Changed():
                 self._remember(action)
                 self._changed(action)
+            case msg.Granted():
+                if (grant := self._grants.get(action.lease)) is not None and not grant.done():
+                    grant.set_result(list(action.held))
             case msg.Pong():
                 self._pong()
             case msg.Exit():
@@ -139,6 +143,18 @@ class Engine:
         """A dispatched ask is over; with ``hold`` it was there only to make the model ready."""
         self._cancels.pop(name, None)
         self.post(msg.Finished(name, hold))
+
+    async def lease(self, label: str, memory: bool) -> AsyncGenerator[list[str], None]:
+        """Take a lease; yields once, when it is granted, the models that still hold something. Ends with the loop."""
+        name = f"lease-{next(self._names)}"
+        grant = self._grants[name] = asyncio.get_running_loop().create_future()
+        self.post(msg.Leased(name, label, memory))
+        try:
+            yield await grant
+            await asyncio.get_running_loop().create_future()  # until the holder is gone
+        finally:
+            del self._grants[name]
+            self.post(msg.Released(name))
 
     # ---- what others may see ----
 

@@ -16,14 +16,14 @@ import msgspec
 
 from neuroshell_orch import __version__
 from neuroshell_orch.accounts import Accounts
-from neuroshell_orch.api.schema import Freed, ModeInfo, ModelStatus, Status, Why
+from neuroshell_orch.api.schema import Freed, FreedModel, LeaseGranted, LeaseInfo, ModeInfo, ModelStatus, Status, Why
 from neuroshell_orch.config.load import Configuration, load
 from neuroshell_orch.config.paths import cache_dir, state_dir
 from neuroshell_orch.config.values import format_timespan
 from neuroshell_orch.config.write import set_mode
 from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.budget import RAM
-from neuroshell_orch.core.lifecycle import Phase
+from neuroshell_orch.core.lifecycle import MOVING, Phase
 from neuroshell_orch.core.state import outlook
 from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.desk import Desk
@@ -35,8 +35,9 @@ from neuroshell_orch.workers.pool import Pool
 from neuroshell_orch.workers.preparing import Preparer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
+    from neuroshell_orch.api.schema import TakeLease
     from neuroshell_orch.config.schema import ModelSettings
     from neuroshell_orch.core.state import Model
     from neuroshell_orch.workers.contract import Launcher
@@ -163,6 +164,54 @@ class Service:
         self.engine.finished(ask, hold=True)
         return self.model_status(name)
 
+    async def free(self, model: str | None, to: str) -> list[FreedModel]:
+        """Take a model, or all of them, down to ``to``, and say what came back. Raises OrchError."""
+        rungs = {warmth.name.lower(): warmth for warmth in Warmth if warmth is not Warmth.HOT}
+        if to not in rungs:
+            raise OrchError("bad-request", f"There is no rung {to[:40]!r} to go to.", f"There are: {', '.join(rungs)}.")
+        names = [self.resolve(model)] if model else list(self.engine.state.models)
+        return list(await asyncio.gather(*(self._free(name, rungs[to]) for name in names)))
+
+    async def _free(self, name: str, to: Warmth) -> FreedModel:
+        record = self.engine.state.models.get(name)
+        if record is None:
+            return FreedModel(name, "COLD", "COLD")
+        before, known = record.warmth.name, self._freed.get(name)
+        number = self.engine.post(msg.Unload(name, to, f"freed on request, to {to.name}"))
+
+        def over() -> bool:
+            record = self.engine.state.models.get(name)
+            down = record is None or (record.phase not in MOVING and record.warmth <= to)
+            return self.engine.taken >= number and (down or (record is not None and record.facts.cap > to))
+
+        await self.engine.until(over)
+        await self.pool.verified(name)
+        record, freed = self.engine.state.models.get(name), self._freed.get(name)
+        after = "COLD" if record is None else record.warmth.name
+        return FreedModel(name, before, after, freed if freed is not known else None)
+
+    async def lease(self, wanted: TakeLease) -> AsyncGenerator[object, None]:
+        """Hold a lease until closed; yields once, when it is granted."""
+        label = "".join(c for c in wanted.name if c.isprintable())[:80] or "a program"
+        held = self.engine.lease(label, wanted.memory)
+        journal.log(journal.NOTICE, f"{label} asks for a lease of the {'memory' if wanted.memory else 'accelerators'}.")
+        try:
+            async for models in held:
+                late = f" {', '.join(models)} still write an answer." if models else ""
+                journal.log(journal.NOTICE, f"{label} has its lease.{late}")
+                yield LeaseGranted(models)
+        finally:
+            await held.aclose()
+            journal.log(journal.NOTICE, f"The lease of {label} has ended.")
+
+    def leases(self) -> list[LeaseInfo]:
+        """The leases that last."""
+        cards = [gpu.name for gpu in self.accounts.gpus]
+        return [
+            LeaseInfo(x.label, self.engine.wall(x.since), [*cards, *([RAM] if x.memory else [])], x.granted)
+            for x in self.engine.state.leases.values()
+        ]
+
     async def unload(self, name: str) -> ModelStatus:
         """Give the memory of ``name`` back once nobody uses it, and wait until its process is gone."""
         name = self.resolve(name)
@@ -190,7 +239,11 @@ class Service:
             default_model=settings.default_model or None,
             launcher=self.pool.launcher.kind,
             models=[self.model_status(name) for name in self.configuration.models],
-            warnings=[*self._refused, *(str(finding) for finding in self.configuration.warnings)],
+            warnings=[
+                *self._refused,
+                *(f"{n}: memory lost: {f.lost}" for n, f in self._freed.items() if f.lost),
+                *(str(finding) for finding in self.configuration.warnings),
+            ],
         )
 
     def model_status(self, name: str) -> ModelStatus:
@@ -315,6 +368,9 @@ class Service:
             model=model,
             freed=amount,
         )
+        if freed.lost:
+            short = _mebibytes(freed.expected - amount)
+            journal.log(journal.WARNING, f"{model}: {short} did not come back: {freed.lost}", model=model)
 
     def _changed(self, change: msg.Changed) -> None:
         configuration = self.configuration

@@ -11,7 +11,8 @@ from starlette.routing import Route
 
 from neuroshell_orch.api.problems import json_response
 from neuroshell_orch.api.requests import read_json, while_connected
-from neuroshell_orch.api.schema import Reloaded, SetMode
+from neuroshell_orch.api.schema import Free, Reloaded, SetMode, TakeLease
+from neuroshell_orch.api.streams import EventStream
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -76,7 +77,26 @@ async def reload(request: Request) -> Response:
     return json_response(Reloaded(await _service(request).reload()))
 
 
+async def free(request: Request) -> Response:
+    """Take models down the ladder; answers what came back, measured."""
+    wanted = await read_json(request, Free, SMALL)
+    return json_response(await while_connected(request, _service(request).free(wanted.model, wanted.to)))
+
+
+async def take_lease(request: Request) -> EventStream:
+    """Keep memory free for as long as this connection is open."""
+    return EventStream(_service(request).lease(await read_json(request, TakeLease, SMALL)))
+
+
+async def get_leases(request: Request) -> Response:
+    """The leases that last."""
+    return json_response(_service(request).leases())
+
+
 routes = [
+    Route("/orch/free", free, methods=["POST"]),
+    Route("/orch/leases", take_lease, methods=["POST"]),
+    Route("/orch/leases", get_leases),
     Route("/orch/status", get_status),
     Route("/orch/models", get_models),
     Route("/orch/models/{model}", get_model),

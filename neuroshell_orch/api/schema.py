@@ -32,6 +32,10 @@ class Freed(msgspec.Struct, frozen=True):
     before: int
     after: int
     seconds: float
+    expected: int = 0
+    """What should have come back."""
+    lost: str = ""
+    """Why less came back than that; empty where all did."""
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
@@ -120,6 +124,44 @@ class SetMode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     mode: str
     model: str | None = None
+
+
+class Free(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /orch/free. Without ``model``: every model. ``to``: parked, hibernated or cold."""
+
+    model: str | None = None
+    to: str = "cold"
+
+
+class FreedModel(msgspec.Struct, frozen=True):
+    """What came of one model in POST /orch/free; ``freed`` is None where nothing had to go."""
+
+    model: str
+    before: str
+    after: str
+    freed: Freed | None = None
+
+
+class TakeLease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /orch/leases; the lease lasts as long as the connection."""
+
+    name: str = "a program"
+    memory: bool = False
+
+
+class LeaseGranted(msgspec.Struct, frozen=True):
+    """The event of POST /orch/leases; ``held`` names the models that still write an answer."""
+
+    held: list[str]
+
+
+class LeaseInfo(msgspec.Struct, frozen=True):
+    """One lease that lasts."""
+
+    name: str
+    since: float
+    resources: list[str]
+    granted: bool
 
 
 class Reloaded(msgspec.Struct, frozen=True):

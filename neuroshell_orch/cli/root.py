@@ -23,6 +23,8 @@ COMMANDS: Final[dict[str, str]] = {
     "ps": "Show every model: how warm it is, its memory, what comes next.",
     "status": "Show the service in one look.",
     "why": "Say why a model is as warm as it is.",
+    "free": "Give memory back now.",
+    "lease": "Run a command with the accelerator's memory kept free.",
     "mode": "List, show and set modes.",
     "model": "Add, fetch, list, remove, warm and cool models.",
     "config": "Print and check the configuration, with the source of each value.",

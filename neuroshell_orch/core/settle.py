@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core import leases, room
+from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.budget import Cost, grown, missing
 from neuroshell_orch.core.lifecycle import WANT, Act, IllegalTransition, Phase, Trigger, move
 from neuroshell_orch.core.modes import Wish, wish

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core import leases, room, settle
+from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.lifecycle import MOVING, IllegalTransition, Phase, Trigger
 from neuroshell_orch.core.state import Ask, Model, Stage, State
 from neuroshell_orch.core.warmth import Warmth

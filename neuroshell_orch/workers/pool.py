@@ -11,6 +11,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from neuroshell_orch.api.schema import Freed, Memory
 from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.warmth import Warmth
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 GONE_SECONDS: Final = 5.0
 """A process that is not gone this long after it was killed is worth a warning."""
 
+POLL_SECONDS: Final = 0.02
 NOTE_SECONDS: Final = 0.5
 """How often a serving worker's memory is measured at the most."""
 
@@ -54,6 +57,8 @@ class Pool:
         self._loaded: dict[int, Loaded] = {}
         self._started: dict[int, asyncio.Future[Worker | None]] = {}
         self._noted: dict[int, float] = {}
+        self._verifying: dict[str, asyncio.Task[None]] = {}
+        self._asleep: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def worker(self, number: int) -> Worker:
@@ -151,7 +156,10 @@ class Pool:
         if worker is None:
             return
         try:
-            loaded = await worker.load(await self._preparer.load_of(self._order(action.model)))
+            load = await self._preparer.load_of(self._order(action.model))
+            if action.device:
+                load = msgspec.structs.replace(load, options={**load.options, "device": action.device})
+            loaded = await worker.load(load)
         except OrchError as error:
             self._failed(action, error)
             return
@@ -172,7 +180,8 @@ class Pool:
         except OrchError as error:
             self._failed(action, error)
             return
-        self._measured(action.model, before, worker.memory(), done.seconds)
+        self._asleep.add(action.worker)
+        self._verify(action.model, self._come_back(action, worker, before, done.given_back))
         self.note(action.model, action.worker, Warmth.HIBERNATED)
         self._post(msg.Hibernated(action.model, action.worker))
 
@@ -180,6 +189,7 @@ class Pool:
         worker = await self._ready(action.worker)
         if worker is None:
             return
+        self._asleep.discard(action.worker)
         try:
             woken = await worker.wake()
         except OrchError as error:
@@ -193,8 +203,43 @@ class Pool:
         if worker is None:
             return  # it never came to life, or is gone: that was reported
         before, began = worker.memory(), time.monotonic()
-        await worker.stop()
-        self._measured(action.model, before, None, time.monotonic() - began)
+        self._asleep.discard(action.worker)
+        self._verify(action.model, self._end(action.model, worker, before, began))
+
+    def _verify(self, model: str, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._verifying[model] = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: self._verifying.get(model) is done and self._verifying.pop(model))
+
+    async def verified(self, model: str) -> None:
+        """Wait until what the last unload of ``model`` gave back is known."""
+        if (task := self._verifying.get(model)) is not None:
+            await asyncio.wait([task])
+
+    async def _end(self, model: str, worker: Worker, before: Memory | None, began: float) -> None:
+        """A process that is gone has given back all; one that is not after five seconds still holds it."""
+        stopping = asyncio.ensure_future(worker.stop())
+        await asyncio.wait([stopping], timeout=GONE_SECONDS)
+        after = worker.memory() if not stopping.done() else None
+        lost = "" if stopping.done() else f"its process was still there {GONE_SECONDS:g} s after it was killed"
+        self._measured(model, before, after, time.monotonic() - began, 0 if before is None else before.pss, lost)
+        await stopping
+
+    async def _come_back(self, action: msg.Hibernate, worker: Worker, before: Memory | None, promised: int) -> None:
+        """Look until what the worker gave back is back. Pages that others share too count only in part."""
+        if before is None:
+            return
+        began, expected, lost = time.monotonic(), min(promised, before.pss) * 9 // 10, ""
+        while (after := worker.memory()) is not None and before.pss - after.pss < expected:
+            if action.worker not in self._asleep:
+                return  # woken already: nothing can be said
+            if time.monotonic() >= began + GONE_SECONDS:
+                lost = "the worker gave its weights back, and the kernel still counts them"
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        self._measured(action.model, before, after, time.monotonic() - began, expected, lost)
 
     # ---- reports ----
 
@@ -203,9 +248,11 @@ class Pool:
         started = self._started.get(number)
         return await started if started is not None else self._workers.get(number)
 
-    def _measured(self, model: str, before: Memory | None, after: Memory | None, seconds: float) -> None:
+    def _measured(
+        self, model: str, before: Memory | None, after: Memory | None, seconds: float, expected: int, lost: str
+    ) -> None:
         if before is not None:
-            self._freed(model, Freed(before.pss, after.pss if after is not None else 0, seconds))
+            self._freed(model, Freed(before.pss, after.pss if after is not None else 0, seconds, expected, lost))
 
     def _failed(self, action: msg.WorkerAction, error: OrchError) -> None:
         """An operation failed. A worker that died of it reports that by itself, once."""
