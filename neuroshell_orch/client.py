@@ -161,11 +161,11 @@ class Client:
             message = f"The service answered POST {path} with something that is not JSON."
             raise OrchError("internal", message, self._look) from error
 
-    def events(self, path: str, body: object) -> Generator[Json, None, None]:
+    def events(self, path: str, body: object, method: str = "POST") -> Generator[Json, None, None]:
         """The JSON events of one streamed answer, as they arrive. Closing the generator cancels the answer."""
         import json
 
-        connection, response = self._send("POST", path, body, None)
+        connection, response = self._send(method, path, body, None)
         try:
             if response.status >= 400:
                 raise error_from(response.status, response.read())

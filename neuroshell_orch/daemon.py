@@ -135,6 +135,7 @@ class Daemon:
         self._notifier.stopping()
         for task in self._tasks:
             task.cancel()
+        self.service.listeners.close(reason)
         await self.server.close(CLOSE_SECONDS)
         await self.service.desk.close()
         await self.service.pool.close()
@@ -149,7 +150,7 @@ class Daemon:
 
     def _leave_if_alone(self, reason: str) -> None:
         shutting_down = self.service.engine.state.draining is not None
-        if shutting_down or (self.server.connections == 0 and self.service.engine.idle):
+        if shutting_down or (self.server.connections <= self.service.listeners.count and self.service.engine.idle):
             if not self._end.done():
                 self._end.set_result(reason)
             return
@@ -167,7 +168,7 @@ class Daemon:
     # ---- the outside ----
 
     def _clients(self, count: int) -> None:
-        self.service.engine.post(msg.Clients(count))
+        self.service.clients(count)
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -16,28 +16,37 @@ import msgspec
 
 from neuroshell_orch import __version__
 from neuroshell_orch.accounts import Accounts
-from neuroshell_orch.api.schema import Freed, FreedModel, LeaseGranted, LeaseInfo, ModeInfo, ModelStatus, Status, Why
+from neuroshell_orch.api.schema import (
+    Freed,
+    Happened,
+    ModeInfo,
+    ModelStatus,
+    Status,
+    Why,
+)
 from neuroshell_orch.config.load import Configuration, load
 from neuroshell_orch.config.paths import cache_dir, state_dir
 from neuroshell_orch.config.values import format_timespan
 from neuroshell_orch.config.write import set_mode
 from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.budget import RAM
-from neuroshell_orch.core.lifecycle import MOVING, Phase
+from neuroshell_orch.core.lifecycle import Phase
 from neuroshell_orch.core.state import outlook
 from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.desk import Desk
 from neuroshell_orch.engine import Engine
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.freeing import Freeing
+from neuroshell_orch.listeners import Listeners
+from neuroshell_orch.outlooks import what_next
 from neuroshell_orch.planning import Order, limits_of, order_of, plans_of
 from neuroshell_orch.sd import journal
 from neuroshell_orch.workers.pool import Pool
 from neuroshell_orch.workers.preparing import Preparer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
 
-    from neuroshell_orch.api.schema import TakeLease
     from neuroshell_orch.config.schema import ModelSettings
     from neuroshell_orch.core.state import Model
     from neuroshell_orch.workers.contract import Launcher
@@ -70,6 +79,9 @@ class Service:
             launcher, Preparer(cache_dir()), self.engine.post, self._order, self._note_freed, self.accounts.measured
         )
         self.desk = Desk(self.engine, self.pool, self._arriving)
+        self.memory = Freeing(self.engine, self.pool, self._freed, self.resolve, lambda: self.accounts.gpus)
+        self._clients = 0
+        self.listeners = Listeners(lambda: self.clients(self._clients))
         self._failing: dict[str, object] = {}
 
     def start(self) -> None:
@@ -164,54 +176,6 @@ class Service:
         self.engine.finished(ask, hold=True)
         return self.model_status(name)
 
-    async def free(self, model: str | None, to: str) -> list[FreedModel]:
-        """Take a model, or all of them, down to ``to``, and say what came back. Raises OrchError."""
-        rungs = {warmth.name.lower(): warmth for warmth in Warmth if warmth is not Warmth.HOT}
-        if to not in rungs:
-            raise OrchError("bad-request", f"There is no rung {to[:40]!r} to go to.", f"There are: {', '.join(rungs)}.")
-        names = [self.resolve(model)] if model else list(self.engine.state.models)
-        return list(await asyncio.gather(*(self._free(name, rungs[to]) for name in names)))
-
-    async def _free(self, name: str, to: Warmth) -> FreedModel:
-        record = self.engine.state.models.get(name)
-        if record is None:
-            return FreedModel(name, "COLD", "COLD")
-        before, known = record.warmth.name, self._freed.get(name)
-        number = self.engine.post(msg.Unload(name, to, f"freed on request, to {to.name}"))
-
-        def over() -> bool:
-            record = self.engine.state.models.get(name)
-            down = record is None or (record.phase not in MOVING and record.warmth <= to)
-            return self.engine.taken >= number and (down or (record is not None and record.facts.cap > to))
-
-        await self.engine.until(over)
-        await self.pool.verified(name)
-        record, freed = self.engine.state.models.get(name), self._freed.get(name)
-        after = "COLD" if record is None else record.warmth.name
-        return FreedModel(name, before, after, freed if freed is not known else None)
-
-    async def lease(self, wanted: TakeLease) -> AsyncGenerator[object, None]:
-        """Hold a lease until closed; yields once, when it is granted."""
-        label = "".join(c for c in wanted.name if c.isprintable())[:80] or "a program"
-        held = self.engine.lease(label, wanted.memory)
-        journal.log(journal.NOTICE, f"{label} asks for a lease of the {'memory' if wanted.memory else 'accelerators'}.")
-        try:
-            async for models in held:
-                late = f" {', '.join(models)} still write an answer." if models else ""
-                journal.log(journal.NOTICE, f"{label} has its lease.{late}")
-                yield LeaseGranted(models)
-        finally:
-            await held.aclose()
-            journal.log(journal.NOTICE, f"The lease of {label} has ended.")
-
-    def leases(self) -> list[LeaseInfo]:
-        """The leases that last."""
-        cards = [gpu.name for gpu in self.accounts.gpus]
-        return [
-            LeaseInfo(x.label, self.engine.wall(x.since), [*cards, *([RAM] if x.memory else [])], x.granted)
-            for x in self.engine.state.leases.values()
-        ]
-
     async def unload(self, name: str) -> ModelStatus:
         """Give the memory of ``name`` back once nobody uses it, and wait until its process is gone."""
         name = self.resolve(name)
@@ -291,17 +255,17 @@ class Service:
     def why(self, name: str) -> Why:
         """Why ``name`` is as warm as it is, and what comes next."""
         status = self.model_status(self.resolve(name))
-        if status.running or status.waiting:
-            what_next = f"in use: {status.running} running, {status.waiting} waiting"
-        elif status.next_at is not None and status.next_warmth is not None:
-            seconds = max(0.0, status.next_at - time.time())
-            what_next = f"{status.next_warmth} in {format_timespan(round(seconds))} if nobody asks"
-        elif status.phase == "COLD":
-            what_next = "the next ask loads it"
-        else:
-            what_next = f"stays until something happens (mode {status.mode})"
-        history = list(self.engine.history.get(name, ()))
-        return Why(name, status.warmth, status.reason, what_next, history)
+        record = self.engine.state.models.get(status.name)
+        next_ = "the next ask loads it"
+        if record is not None:
+            next_ = what_next(self.engine.state, record, self.engine.now())
+        history = list(self.engine.history.get(status.name, ()))
+        return Why(status.name, status.warmth, status.reason, next_, history)
+
+    def clients(self, count: int) -> None:
+        """So many connections are open. Those that only listen keep nobody awake."""
+        self._clients = count
+        self.engine.post(msg.Clients(max(0, count - self.listeners.count)))
 
     def modes(self) -> list[ModeInfo]:
         """Every mode that can be selected."""
@@ -373,6 +337,9 @@ class Service:
             journal.log(journal.WARNING, f"{model}: {short} did not come back: {freed.lost}", model=model)
 
     def _changed(self, change: msg.Changed) -> None:
+        self.listeners.tell(
+            Happened("transition", time.time(), change.model, change.before, change.after, change.reason)
+        )
         configuration = self.configuration
         mode = configuration.mode_of(change.model).name if change.model in configuration.models else None
         record = self.engine.state.models.get(change.model)

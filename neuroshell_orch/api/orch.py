@@ -77,23 +77,36 @@ async def reload(request: Request) -> Response:
     return json_response(Reloaded(await _service(request).reload()))
 
 
+async def get_events(request: Request) -> EventStream:
+    """Each transition as it is made."""
+    return EventStream(_service(request).listeners.listen())
+
+
+async def get_all_why(request: Request) -> Response:
+    """Why every model is as warm as it is."""
+    service = _service(request)
+    return json_response([service.why(name) for name in service.configuration.models])
+
+
 async def free(request: Request) -> Response:
     """Take models down the ladder; answers what came back, measured."""
     wanted = await read_json(request, Free, SMALL)
-    return json_response(await while_connected(request, _service(request).free(wanted.model, wanted.to)))
+    return json_response(await while_connected(request, _service(request).memory.free(wanted.model, wanted.to)))
 
 
 async def take_lease(request: Request) -> EventStream:
     """Keep memory free for as long as this connection is open."""
-    return EventStream(_service(request).lease(await read_json(request, TakeLease, SMALL)))
+    return EventStream(_service(request).memory.lease(await read_json(request, TakeLease, SMALL)))
 
 
 async def get_leases(request: Request) -> Response:
     """The leases that last."""
-    return json_response(_service(request).leases())
+    return json_response(_service(request).memory.leases())
 
 
 routes = [
+    Route("/orch/events", get_events),
+    Route("/orch/why", get_all_why),
     Route("/orch/free", free, methods=["POST"]),
     Route("/orch/leases", take_lease, methods=["POST"]),
     Route("/orch/leases", get_leases),

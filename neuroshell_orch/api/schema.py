@@ -126,6 +126,17 @@ class SetMode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str | None = None
 
 
+class Happened(msgspec.Struct, frozen=True):
+    """One event of GET /orch/events. ``kind``: transition, or exit or dropped, which are the last."""
+
+    kind: str
+    at: float
+    model: str = ""
+    before: str = ""
+    after: str = ""
+    reason: str = ""
+
+
 class Free(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /orch/free. Without ``model``: every model. ``to``: parked, hibernated or cold."""
 

@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "why": "Say why a model is as warm as it is.",
     "free": "Give memory back now.",
     "lease": "Run a command with the accelerator's memory kept free.",
+    "events": "Print what happens to models, as it happens.",
     "mode": "List, show and set modes.",
     "model": "Add, fetch, list, remove, warm and cool models.",
     "config": "Print and check the configuration, with the source of each value.",
