@@ -33,7 +33,11 @@ def guest(suite):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    machine = item.funcargs.get("guest") if hasattr(item, "funcargs") else None
-    if report.when == "call" and report.failed and machine is not None and machine.process is not None:
-        report.sections.append(("journal of the guest's user", machine.journal("-n", "120", "-o", "short-precise")))
+    if report.when == "call" and report.failed:
+        for machine in {
+            id(one): one for one in getattr(item, "funcargs", {}).values() if isinstance(one, Guest)
+        }.values():
+            if machine.process is not None:
+                lines = machine.journal("-n", "120", "-o", "short-precise")
+                report.sections.append((f"journal of the user of {machine.name}", lines))
     return report

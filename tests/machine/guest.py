@@ -165,13 +165,7 @@ class Guest:
 
     def _groups(self) -> list[Path]:
         """A group of the guest's own in each hierarchy that systemd uses for names."""
-        found = []
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            before, _, after = line.partition(" - ")
-            kind, _, options = after.split(" ", 2)
-            if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options):
-                found.append(Path(before.split()[4]) / self.name)
-        return found
+        return [hierarchy / self.name for hierarchy in _hierarchies()]
 
     def _entry_group(self) -> str:
         """Where our commands run inside, so that the guest's own programs can place them; made on first use."""
@@ -220,6 +214,16 @@ class Guest:
         return ""
 
 
+def _hierarchies() -> list[Path]:
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options):
+            found.append(Path(before.split()[4]))
+    return found
+
+
 def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
@@ -236,8 +240,12 @@ def _remove_group(group: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what runs that were killed have left: their guests died with them, only files stay."""
-    for left in folder.glob("nsorch-*"):
+    """Remove what runs that were killed have left: their guests died with them, only files and empty groups stay."""
+    for left in [path for place in (folder, *_hierarchies()) for path in place.glob("nsorch-*-*-*")]:
         with contextlib.suppress(OSError, ValueError):
-            if not Path(f"/proc/{int(left.name.split('-')[2])}").exists():
+            if Path(f"/proc/{int(left.name.split('-')[2])}").exists():
+                continue
+            if left.parent == folder:
                 shutil.rmtree(left)
+            else:
+                _remove_group(left)
