@@ -15,7 +15,7 @@ from neuroshell_orch.cli.root import new_app
 if TYPE_CHECKING:
     from neuroshell_orch.api.schema import ModelStatus
 
-HEAD = ("NAME", "MODE", "WARMTH", "SINCE", "PID", "MEMORY", "NEXT", "REASON")
+HEAD = ("NAME", "MODE", "WARMTH", "SINCE", "PID", "MEMORY", "NEXT", "FREED", "REASON")
 
 app = new_app()
 
@@ -49,8 +49,19 @@ def row(model: ModelStatus) -> list[str]:
         str(model.pid or ""),
         output.size(model.memory.pss) if model.memory else "",
         upcoming(model),
+        freed(model),
         model.reason,
     ]
+
+
+def freed(model: ModelStatus) -> str:
+    """What the last unload or hibernation gave back."""
+    from neuroshell_orch.cli import output
+
+    if model.freed is None:
+        return ""
+    back = f"{output.size(model.freed.before - model.freed.after)} of {output.size(model.freed.before)}"
+    return f"{back}, not all" if model.freed.lost else back
 
 
 def upcoming(model: ModelStatus) -> str:

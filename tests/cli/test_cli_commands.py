@@ -96,7 +96,7 @@ def test_text_is_plain_where_nobody_sees_it(with_units, arguments):
 def test_ps_is_a_table(nsorch):
     nsorch.daemon()
     head, line = nsorch("ps").out.splitlines()
-    assert head.split() == ["NAME", "MODE", "WARMTH", "SINCE", "PID", "MEMORY", "NEXT", "REASON"]
+    assert head.split() == ["NAME", "MODE", "WARMTH", "SINCE", "PID", "MEMORY", "NEXT", "FREED", "REASON"]
     assert line.split()[:3] == ["tiny", "timeout", "HOT"]
     assert "4242  128 MiB  COLD in " in line
     assert line.endswith("answered an ask")
