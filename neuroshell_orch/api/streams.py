@@ -30,6 +30,8 @@ class EventStream:
         gone = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()  # a defect in what is sent must not look like an end
         finally:
             gone.cancel()
             sending.cancel()

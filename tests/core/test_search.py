@@ -299,4 +299,4 @@ def test_leases_every_interleaving(on_lease, memory):
     feed(world, m.Configured({"a": m.Plan(mode, "v1", cost=cost)}, limits))
     events = {"lease": m.Leased("l", "a game", memory), "release": m.Released("l")}
     events |= {"other": m.Leased("k", "a renderer", not memory), "shutdown": m.Shutdown(3.0)}
-    assert search(world, ["a"], depth=5, asks=2, events=events) > 300
+    assert search(world, ["a"], depth=6, asks=2, events=events) > 1000
