@@ -168,11 +168,11 @@ class Service:
 
     # ---- models ----
 
-    async def preload(self, name: str) -> ModelStatus:
+    async def preload(self, name: str, options: msg.AskOptions = msg.NO_OPTIONS) -> ModelStatus:
         """Make ``name`` HOT and wait for it. Raises OrchError when that fails."""
         name = self.resolve(name)
         self._arriving(name)
-        ask, _worker = await self.engine.ask(name)
+        ask, _worker = await self.engine.ask(name, options)
         self.engine.finished(ask, hold=True)
         return self.model_status(name)
 

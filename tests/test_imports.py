@@ -48,6 +48,7 @@ ALLOWED = {
     "costs": {"config", "core"},
     "accounts": {"errors", "config", "core", "costs", "desktop", "planning", "sd"},
     "desk": {"errors", "core", "engine", "workers"},
+    "pulls": {"errors", "config.paths", "models.pulling", "sd.journal", "workers.errand"},
     "service": {
         "errors",
         "core",

@@ -1,4 +1,4 @@
-"""Bringing a model in: what ``nsorch model add`` and ``pull`` do, step by step.
+"""Bringing a model of one's own in: what ``nsorch model add`` does, step by step.
 
 Owns the order (name, format, conversion, digest, registration) and that a step which fails leaves what was there
 before. Must not know how anything is printed but progress, nor how a format is read or converted.
@@ -6,16 +6,14 @@ before. Must not know how anything is printed but progress, nor how a format is 
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from neuroshell_orch.config import paths
 from neuroshell_orch.config.kinds import NAME_FORMS, is_name
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.models import registry
+from neuroshell_orch.models.bringing import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from neuroshell_orch.models.convert import Precision
 
     Progress = Callable[[str, int, int], None]
-
-CHUNK: Final = 4 << 20
 
 
 def add(name: str, path: Path, precision: Precision, progress: Progress) -> ModelSettings:
@@ -49,27 +45,6 @@ def add(name: str, path: Path, precision: Precision, progress: Progress) -> Mode
         raise
 
 
-def pull(name: str, progress: Progress) -> tuple[ModelSettings, bool]:
-    """Fetch a model of the catalogue and register it; the second value is False if all of it was there already."""
-    from neuroshell_orch.models import catalogue
-
-    wanted = catalogue.entry(name)
-    folder = registry.folder(name)
-    known = {model.name: model for model in registry.models()}.get(name)
-    if known is not None and Path(known.path) != folder:
-        hint = f"Keep it, or remove it first: nsorch model rm {name}"
-        raise OrchError("model-exists", f"There is a model {name} already, at {known.path}.", hint)
-    there = known is not None and folder.is_dir()
-    catalogue.pull(name, paths.models_dir(), paths.cache_dir(), progress)
-    if known is not None:
-        return known, not there
-    package = wanted.package
-    source = f"{package.project} {package.version} ({wanted.licence})"
-    digest = digest_of(folder, progress)
-    added = registry.add(name, folder, wanted.runtime, digest, description=wanted.description, source=source)
-    return added, True
-
-
 def _free(name: str) -> None:
     """Raises OrchError unless ``name`` can be given to a new model; asked before anything takes long."""
     if not is_name(name):
@@ -77,26 +52,3 @@ def _free(name: str) -> None:
     if any(model.name == name for model in registry.models()):
         hint = f"Choose another name, or remove it first: nsorch model rm {name}"
         raise OrchError("model-exists", f"There is a model {name} already.", hint)
-
-
-def digest_of(path: Path, progress: Progress) -> str:
-    """The SHA-256 of a file; of a folder, that of the list of its files' names and digests."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    total, done = sum(file.stat().st_size for file in files), 0
-    sums: list[tuple[str, str]] = []
-    for file in files:
-        summed = hashlib.sha256()
-        try:
-            with file.open("rb") as stream:
-                while block := stream.read(CHUNK):
-                    summed.update(block)
-                    done += len(block)
-                    progress("hash", done, total)
-        except OSError as error:
-            message = f"{file} cannot be read: {error.strerror or error}."
-            raise OrchError("not-allowed", message, "Check its permissions.") from error
-        sums.append((os.fspath(file.relative_to(path)), summed.hexdigest()))
-    if not path.is_dir():
-        return sums[0][1]
-    listing = "".join(f"{digest}  {name}\n" for name, digest in sums)
-    return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()

@@ -105,10 +105,10 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Fetch a model of the catalogue, convert it and register it. Resumes, and does nothing twice."""
-    from neuroshell_orch.cli import adding, output
+    from neuroshell_orch.cli import output
     from neuroshell_orch.cli.ending import orderly
     from neuroshell_orch.cli.progress import Progress
-    from neuroshell_orch.models import catalogue
+    from neuroshell_orch.models import bringing, catalogue
 
     if listing or not name:
         known = list(catalogue.entries().values())
@@ -119,7 +119,7 @@ def pull(
             output.table(("NAME", "DOWNLOAD", "LICENCE", "DESCRIPTION"), rows)
         return
     with orderly(), Progress() as progress:
-        model, fresh = adding.pull(name, progress)
+        model, fresh = bringing.pull(name, progress)
     _added(model, as_json, fresh=fresh)
 
 

@@ -25,6 +25,8 @@ from neuroshell_orch.workers.unit import FAILED_STEPS, unit_name, unit_path, uni
 if TYPE_CHECKING:
     import socket
 
+    from neuroshell_orch.workers.unit import Property
+
 _SERVICE: Final = "org.freedesktop.systemd1.Service"
 _CLD_EXITED: Final = 1
 _START_SECONDS: Final = 30.0
@@ -150,13 +152,13 @@ class SystemdLauncher:
             return await self._start(spec, unit_name(spec), stdin)
         except BusError as error:
             if not error.name.endswith(".UnitExists"):
-                raise _refused(unit_name(spec), error) from error
+                raise refused(unit_name(spec), error) from error
         # Left over by a daemon that was killed a moment ago: it is ending, so take another name.
         other = unit_name(spec, f"-{os.getpid()}")
         try:
             return await self._start(spec, other, stdin)
         except BusError as error:
-            raise _refused(other, error) from error
+            raise refused(other, error) from error
 
     async def close(self) -> None:
         """Disconnect from the bus."""
@@ -170,22 +172,27 @@ class SystemdLauncher:
             bind_to=self._bind_to,
             runtime_dir=os.environ.get("XDG_RUNTIME_DIR"),
         )
-        body = [name, "fail", [[key, Variant(kind, value)] for key, kind, value in properties], []]
-        handle = UnitHandle(name, self._manager)
-        try:
-            await self._manager.call("StartTransientUnit", "ssa(sv)a(sa(sv))", body, [stdin.fileno()])
-            await handle.started()
-        except (TimeoutError, EOFError, OSError) as error:
-            handle.abandon()
-            raise OrchError(
-                "load-failed",
-                f"systemd did not start {name}: {type(error).__name__} on the session bus.",
-                "Is the session bus well? Set Launcher=child to go without units.",
-            ) from error
-        except BaseException:
-            handle.abandon()
-            raise
-        return handle
+        return await start_unit(self._manager, name, properties, stdin)
+
+
+async def start_unit(manager: Manager, name: str, properties: list[Property], stdin: socket.socket) -> UnitHandle:
+    """Start the transient service ``name``; returns once its program runs. Raises OrchError, BusError."""
+    body = [name, "fail", [[key, Variant(kind, value)] for key, kind, value in properties], []]
+    handle = UnitHandle(name, manager)
+    try:
+        await manager.call("StartTransientUnit", "ssa(sv)a(sa(sv))", body, [stdin.fileno()])
+        await handle.started()
+    except (TimeoutError, EOFError, OSError) as error:
+        handle.abandon()
+        raise OrchError(
+            "load-failed",
+            f"systemd did not start {name}: {type(error).__name__} on the session bus.",
+            "Is the session bus well? Set Launcher=child to go without units.",
+        ) from error
+    except BaseException:
+        handle.abandon()
+        raise
+    return handle
 
 
 async def own_service(manager: Manager) -> str | None:
@@ -199,7 +206,8 @@ async def own_service(manager: Manager) -> str | None:
     return name if name.endswith(".service") else None
 
 
-def _refused(unit: str, error: BusError) -> OrchError:
+def refused(unit: str, error: BusError) -> OrchError:
+    """What to say when the manager does not want a unit."""
     return OrchError(
         "load-failed",
         f"systemd refused to start {unit}: {error.text or error.name}",
