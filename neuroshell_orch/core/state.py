@@ -159,4 +159,5 @@ def outlook(model: Model) -> tuple[float, Wish] | None:
     now_wish = model.wish
     if now_wish.again_at is None or model.busy:
         return None
-    return now_wish.again_at, wish(model.plan.mode, model.facts, now_wish.again_at)
+    then = wish(model.plan.mode, model.facts, now_wish.again_at)
+    return None if then.warmth is model.warmth else (now_wish.again_at, then)
