@@ -57,6 +57,7 @@ class Pool:
         self._loaded: dict[int, Loaded] = {}
         self._started: dict[int, asyncio.Future[Worker | None]] = {}
         self._noted: dict[int, float] = {}
+        self._ending: dict[int, tuple[Memory | None, float]] = {}
         self._verifying: dict[str, asyncio.Task[None]] = {}
         self._asleep: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -220,11 +221,13 @@ class Pool:
 
     async def _end(self, model: str, worker: Worker, before: Memory | None, began: float) -> None:
         """A process that is gone has given back all; one that is not after five seconds still holds it."""
+        self._ending[worker.number] = (before, began)
         stopping = asyncio.ensure_future(worker.stop())
         await asyncio.wait([stopping], timeout=GONE_SECONDS)
-        after = worker.memory() if not stopping.done() else None
-        lost = "" if stopping.done() else f"its process was still there {GONE_SECONDS:g} s after it was killed"
-        self._measured(model, before, after, time.monotonic() - began, 0 if before is None else before.pss, lost)
+        if not stopping.done():
+            lost = f"its process was still there {GONE_SECONDS:g} s after it was killed"
+            expected = 0 if before is None else before.pss
+            self._measured(model, before, worker.memory(), time.monotonic() - began, expected, lost)
         await stopping
 
     async def _come_back(self, action: msg.Hibernate, worker: Worker, before: Memory | None, promised: int) -> None:
@@ -264,4 +267,7 @@ class Pool:
         del self._workers[number]
         self._loaded.pop(number, None)
         self._noted.pop(number, None)
+        before, began = self._ending.pop(number, (None, 0.0))
+        if before is not None:  # said before the report, so that who sees the model COLD sees what came back
+            self._measured(model, before, None, time.monotonic() - began, before.pss, "")
         self._post(msg.Gone(model, number, f"The worker of {model} {end.sentence}.", end.hint))
