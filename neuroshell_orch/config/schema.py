@@ -27,7 +27,7 @@ from neuroshell_orch.config.kinds import (
 from neuroshell_orch.config.parse import Assignment, Finding
 from neuroshell_orch.config.values import UNLIMITED, Percent
 
-POLICIES: Final = ("dynamic", "persistent", "timeout", "dummy-swap", "hibernate")
+POLICIES: Final = ("dynamic", "persistent", "timeout", "dummy-swap", "hibernate", "adaptive")
 RUNTIMES: Final = ("genai", "onnx")
 _POLICY: Final = choice(*POLICIES)
 _RUNTIME: Final = choice(*RUNTIMES)

@@ -11,7 +11,8 @@ nothing is known yet, a prior with a long tail stands in: the longer nobody aske
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from functools import cached_property
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -28,6 +29,12 @@ FULL: Final = 1024.0
 PRIOR: Final = 1.0
 """How many gaps the prior weighs as much as."""
 PRIOR_MEDIAN: Final = 300.0
+GRAIN: Final = 0.0005
+"""No gap is known more exactly than to this part of it."""
+DOUBT: Final = 0.5
+"""A gap that was seen once may as well be this part longer or shorter; the doubt falls with the square of the times."""
+BINS: Final = 2 + math.ceil(math.log2(LONGEST / SHORTEST) * PER_OCTAVE)
+"""The most bins that there can be."""
 
 
 class Bin(msgspec.Struct, array_like=True):
@@ -46,7 +53,7 @@ class Stretch(NamedTuple):
     weight: float
 
 
-class Gaps(msgspec.Struct):
+class Gaps(msgspec.Struct, dict=True):
     """The gaps between the asks for one model."""
 
     last: float | None = None
@@ -61,6 +68,7 @@ class Gaps(msgspec.Struct):
     def observe(self, now: float) -> None:
         """An ask arrived at ``now``."""
         before, self.last = self.last, now
+        self.__dict__.pop("memo", None)
         if before is None or now < before:
             return
         gap = now - before
@@ -83,13 +91,28 @@ class Gaps(msgspec.Struct):
         """Seconds since the last ask; for ever if there was none."""
         return math.inf if self.last is None else max(0.0, now - self.last)
 
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What others worked out from these gaps. Gone with the next ask; no part of the value."""
+        return {}
+
     def stretches(self) -> list[Stretch]:
-        """Where asks were seen, ordered, each widened by what so few of them leave uncertain."""
-        found = []
-        for item in self.bins.values():
-            room = (item.high - item.low) / (item.weight + 1.0)
-            found.append(Stretch(max(0.0, item.low - room), item.high + room, item.weight))
-        return sorted(found)
+        """Where asks are to be expected, ordered: wider than seen, by what so few leave uncertain."""
+        return sorted(self._stretch(index, item) for index, item in self.bins.items())
+
+    def _stretch(self, index: int, item: Bin) -> Stretch:
+        near = item.weight + sum(self.bins[i].weight for i in (index - 1, index + 1) if i in self.bins)
+        room = (item.high - item.low) / (near + 1.0) + 0.01
+        doubt = 1.0 + GRAIN + DOUBT / (near * near)
+        return Stretch(max(0.0, item.low / doubt - room), item.high * doubt + room, item.weight)
+
+    def spread(self) -> float:
+        """The coefficient of variation of the bins: high when few of them hold nearly all gaps."""
+        inside = self.weight - self.beyond
+        if inside <= 0.0:
+            return 0.0
+        squares = sum(item.weight * item.weight for item in self.bins.values())
+        return math.sqrt(max(0.0, BINS * squares / (inside * inside) - 1.0))
 
     def _add(self, gap: float) -> None:
         index = 0 if gap <= SHORTEST else 1 + int(math.log2(gap / SHORTEST) * PER_OCTAVE)
@@ -114,14 +137,12 @@ def survival(gaps: Gaps | None, age: float) -> float:
     if gaps is None:
         return prior / PRIOR
     longer, weight = prior + gaps.beyond, PRIOR + gaps.beyond
-    for item in gaps.bins.values():
-        weight += item.weight
-        room = (item.high - item.low) / (item.weight + 1.0)
-        low, high = item.low - room, item.high + room
+    for low, high, part in gaps.stretches():
+        weight += part
         if age < low:
-            longer += item.weight
+            longer += part
         elif age < high:
-            longer += item.weight * (high - age) / (high - low)
+            longer += part * (high - age) / (high - low)
     return longer / weight
 
 

@@ -13,6 +13,9 @@ from typing import Final
 
 import msgspec
 
+from neuroshell_orch.core.adaptive import decide
+from neuroshell_orch.core.course import Costs
+from neuroshell_orch.core.history import Gaps
 from neuroshell_orch.core.warmth import Warmth
 
 
@@ -51,6 +54,10 @@ class Facts(msgspec.Struct):
     """Its worker failed or died; forgotten at the next ask. The kernel may have taken it for its memory."""
     eager: bool = False
     """It belongs to those that a persistent mode loads at start."""
+    history: Gaps | None = None
+    """When it was asked; ``observe`` hears of each ask."""
+    costs: Costs | None = None
+    """What it holds on each rung and how long each wake takes; None while nothing is known."""
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -113,6 +120,22 @@ def _hibernate(mode: Parameters, facts: Facts, now: float) -> Wish:
     return wish
 
 
+def _adaptive(mode: Parameters, facts: Facts, now: float) -> Wish:
+    if facts.preloaded is not None and now < facts.preloaded + mode.idle:
+        return Wish(Warmth.HOT, "made ready for the next ask", facts.preloaded + mode.idle)
+    found = _by_habit(mode, facts, now)
+    return _after_idle(mode, facts, now, Warmth.COLD) if found is None else found
+
+
+def _by_habit(mode: Parameters, facts: Facts, now: float) -> Wish | None:
+    """What the history of asks says; None while there is too little of it."""
+    if facts.history is None:
+        return None
+    fresh = facts.answered is None and facts.preloaded is None
+    found = decide(facts.history, facts.costs or Costs(), mode.idle, now, fresh=fresh)
+    return None if found is None else Wish(found.warmth, found.reason, found.again_at)
+
+
 def _after_idle(mode: Parameters, facts: Facts, now: float, rest: Warmth) -> Wish:
     """HOT until ``IdleSec`` after the last use, then ``rest``."""
     last = _last_use(facts)
@@ -132,6 +155,7 @@ POLICIES: Final[dict[str, Policy]] = {
     "timeout": _timeout,
     "dummy-swap": _dummy_swap,
     "hibernate": _hibernate,
+    "adaptive": _adaptive,
 }
 
 
@@ -173,6 +197,8 @@ def _kept_alive(mode: Parameters, facts: Facts, now: float, idle: float) -> Wish
     if now < until:
         again = None if math.isinf(until) else until
         return Wish(Warmth.HOT, f"its client wants it kept for {_span(idle)}", again)
+    if mode.policy == "adaptive":
+        return _by_habit(mode, facts, now) or Wish(Warmth.COLD, f"its client wanted it kept for {_span(idle)}")
     resting = Parameters(
         mode.name, "timeout" if mode.policy == "persistent" else mode.policy, 0.0, mode.forget, mode.standby
     )

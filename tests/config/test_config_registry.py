@@ -81,7 +81,7 @@ def test_refusals(world, arguments, problem, message):
 
 
 def test_an_unknown_mode_or_model_is_told_with_what_there_is(world):
-    with pytest.raises(OrchError, match=r"there is no mode 'zzz'\. Modes: dummy-swap, dynamic"):
+    with pytest.raises(OrchError, match=r"there is no mode 'zzz'\. Modes: adaptive, dummy-swap"):
         registry.add("m", "/", "onnx", mode="zzz")
     registry.add("smol", "/", "onnx")
     with pytest.raises(OrchError, match=r"there is no model 'smoll'\. Did you mean smol"):

@@ -67,9 +67,9 @@ def test_another_folder_can_be_written_to(home, tmp_path):
         (
             lambda: write.set_mode("dynamik"),
             "mode-unknown",
-            "there is no mode 'dynamik'. Did you mean dynamic? Modes: d",
+            "there is no mode 'dynamik'. Did you mean dynamic? Modes: a",
         ),
-        (lambda: write.set_mode("zzz"), "mode-unknown", "there is no mode 'zzz'. Modes: dummy-swap, dynamic, hiber"),
+        (lambda: write.set_mode("zzz"), "mode-unknown", "there is no mode 'zzz'. Modes: adaptive, dummy-swap, dynamic"),
         (lambda: write.set_mode("../x"), "mode-unknown", "there is no mode"),
         (lambda: write.set_mode("dynamic", "smol"), "model-unknown", "there is no model 'smol'. Models: none yet."),
         (lambda: write.set_default_model("smol"), "model-unknown", "there is no model 'smol'"),
