@@ -54,7 +54,7 @@ def order_of(configuration: Configuration, name: str) -> Order:
         options={"device": model.device},
     )
     wanted = model.memory_max if model.memory_max is not None else configuration.settings.worker_memory_max
-    return Order(load, _bytes(wanted), configuration.mode_of(name).policy == "hibernate")
+    return Order(load, _bytes(wanted), configuration.mode_of(name).policy in {"hibernate", "adaptive"})
 
 
 def plans_of(configuration: Configuration, cost: Callable[[ModelSettings, str], Cost]) -> dict[str, Plan]:

@@ -15,6 +15,8 @@ import msgspec
 from neuroshell_orch.core import leases, room
 from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.budget import Cost, grown, missing
+from neuroshell_orch.core.course import Costs
+from neuroshell_orch.core.history import Gaps
 from neuroshell_orch.core.lifecycle import WANT, Act, IllegalTransition, Phase, Trigger, move
 from neuroshell_orch.core.modes import Wish, wish
 from neuroshell_orch.core.state import Model, Stage, State, quiet
@@ -120,6 +122,23 @@ def _cost(state: State, model: Model, phase: Phase) -> Cost:
     """What ``model`` costs on the way to ``phase``: a worker to come may have to stay off the accelerators."""
     detoured = leases.detour(state, model) if phase is Phase.LOADING else model.detoured
     return leases.on_processor(model.plan.cost) if detoured else model.plan.cost
+
+
+def learn(model: Model, now: float) -> None:
+    """An adaptive mode remembers when its model is asked, and knows what each rung costs."""
+    if model.facts.history is None:
+        model.facts.history = Gaps()
+    model.facts.history.observe(now)
+    cost = model.plan.cost
+    model.facts.costs = Costs(
+        hot_bytes=sum(cost.hot.values()),
+        hibernated_bytes=sum(cost.hibernated.values()),
+        parked_bytes=sum(cost.parked.values()),
+        wake_hibernated=cost.wake_hibernated,
+        wake_parked=cost.wake_parked,
+        wake_cold=cost.wake_cold,
+        hibernates=model.can_hibernate,
+    )
 
 
 def reserve(model: Model) -> None:

@@ -128,6 +128,8 @@ def _asked(state: State, event: msg.Asked, now: float, actions: Actions) -> None
         expires_at=None if patience is None else now + patience,
     )
     model.waiting.append(event.ask)
+    if model.plan.mode.policy == "adaptive":
+        settle.learn(model, now)
     model.facts.cap, model.facts.lost = Warmth.HOT, False
     if event.options.keep_alive is not None:
         model.facts.keep_alive = event.options.keep_alive

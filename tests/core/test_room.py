@@ -226,3 +226,16 @@ def test_nobody_goes_for_a_model_that_only_its_mode_wants():
     assert machine.state.models["b"].blocked
     machine.do(m.Unload("a"))
     assert machine.phase("b") is Phase.HOT, "as soon as there is room"
+
+
+def test_an_adaptive_mode_learns_the_gaps_and_is_ready_before_the_next_ask():
+    machine = Machine("a", policy="adaptive")
+    for _ in range(30):
+        machine.finish(machine.ask("a"))
+        machine.until(machine.now + 1800.0)
+    seen = [(action.after, action.reason) for action in machine.log if isinstance(action, m.Changed)]
+    late = seen[len(seen) // 2 :]
+    assert any(after == Phase.COLD for after, _ in late), "it is not kept for half an hour"
+    loads = [reason for after, reason in late if after == Phase.LOADING]
+    assert loads
+    assert not any(reason == "asked" for reason in loads), f"it was loaded before it was asked: {loads}"
