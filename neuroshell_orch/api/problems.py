@@ -1,4 +1,4 @@
-"""Errors in the shape of the API that was called: our own, OpenAI's, or the Open Inference Protocol's.
+"""Errors in the shape of the API that was called: our own, OpenAI's, the Open Inference Protocol's, or Ollama's.
 
 Owns the mapping of one OrchError to a status, headers and a body by the path's prefix. Must not know what went wrong.
 """
@@ -39,7 +39,7 @@ def body_of(path: str, error: OrchError) -> dict[str, Any]:
                 "hint": error.hint,
             }
         }
-    if path.startswith("/v2"):
+    if path.startswith(("/v2", "/api")):
         return {"error": str(error), "problem": error.problem, "hint": error.hint}
     return {"problem": error.problem, "message": error.message, "hint": error.hint}
 

@@ -14,6 +14,7 @@ import msgspec
 
 from neuroshell_orch.config import paths, write
 from neuroshell_orch.config.load import load
+from neuroshell_orch.config.schema import SECTIONS
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
@@ -85,6 +86,18 @@ def add(
     write.add_model(name, values, replace=replace)
     if config.settings.default_model not in config.models:
         _make_default(name)
+    return get(name)
+
+
+def copy(source: str, name: str) -> ModelSettings:
+    """Register the files of ``source`` under another ``name``, with the same settings; no file of it is copied.
+
+    Raises OrchError: ``model-unknown``, ``model-exists``, ``bad-request`` where ``name`` cannot name a model.
+    """
+    model = get(source)
+    values = {field.field: getattr(model, field.field) for field in SECTIONS["Model"].values()}
+    changed = {field.field: field.default for field in SECTIONS["Model"].values()}
+    write.add_model(name, {key: value for key, value in values.items() if value != changed[key]})
     return get(name)
 
 

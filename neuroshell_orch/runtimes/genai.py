@@ -129,8 +129,9 @@ class GenaiRuntime:
         """Write one answer."""
         started = time.monotonic()
         assert self._template is not None  # noqa: S101 - the worker has loaded before it writes
-        prompt = self._checked(self._template.encode(request))
-        limit = min(self._context, len(prompt) + request.max_tokens) if request.max_tokens > 0 else self._context
+        context = min(self._context, request.context) if request.context > 0 else self._context
+        prompt = self._checked(self._template.encode(request), context)
+        limit = min(context, len(prompt) + request.max_tokens) if request.max_tokens > 0 else context
         writer = Writer(
             self._og,
             self._model,
@@ -174,14 +175,20 @@ class GenaiRuntime:
             raise (refusal(error) if isinstance(error, RuntimeError) else error) from None
         return held
 
-    def _checked(self, prompt: Native) -> Native:
+    def _checked(self, prompt: Native, context: int) -> Native:
         if len(prompt) == 0:
             raise OrchError("empty-prompt", "There is nothing to answer.", "Write a prompt.")
-        if len(prompt) >= self._context:
+        if len(prompt) >= context:
+            whose, more = "model's context holds", "raise the model's ContextLength if it can take more"
+            if context < self._context:
+                whose, more = (
+                    "request bounds the context to",
+                    f"allow a longer context: the model's has {self._context}",
+                )
             raise OrchError(
                 "prompt-too-long",
-                f"The prompt has {len(prompt)} tokens and the model's context holds {self._context}.",
-                "Shorten it, or raise the model's ContextLength if it can take more.",
+                f"The prompt has {len(prompt)} tokens and the {whose} {context}.",
+                f"Shorten it, or {more}.",
             )
         if isinstance(prompt, list) and not all(0 <= token < self._vocabulary for token in prompt):
             raise OrchError(

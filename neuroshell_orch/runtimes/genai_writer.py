@@ -130,6 +130,8 @@ class Writer:
             }
         else:
             options |= {"do_sample": False, "top_k": 1, "top_p": 1.0, "temperature": 1.0}
+        if request.repeat_penalty != 1.0:
+            options["repetition_penalty"] = request.repeat_penalty
         parameters = self._og.GeneratorParams(self._model)
         parameters.set_search_options(**options)
         if self._guidance is not None:

@@ -120,7 +120,8 @@ class Generate(Message, frozen=True):
     and is continued as it is, without the model's chat template. ``schema`` is the JSON text of a JSON schema that the
     answer validates against, unless it is cut off; ``scores`` the number of likeliest tokens to name with each token's
     own logprob, or -1 for none of it. ``bias`` is added to the logits of these tokens, the penalties are taken from
-    those of tokens that the answer has already.
+    those of tokens that the answer has already; by ``repeat_penalty`` the logits of tokens that the prompt or the
+    answer has are divided. ``context`` above 0 is a bound on prompt and answer together, below the model's own.
     """
 
     job: int
@@ -137,6 +138,8 @@ class Generate(Message, frozen=True):
     scores: int = -1
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    repeat_penalty: float = 1.0
+    context: int = 0
     bias: dict[int, float] = {}
 
 

