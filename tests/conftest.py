@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def _nothing_left_behind():
 
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports a runtime
+# A shell starts background jobs with SIGINT ignored, and every program that a test starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
