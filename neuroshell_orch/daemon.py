@@ -137,6 +137,8 @@ class Daemon:
             task.cancel()
         self.service.listeners.close(reason)
         await self.server.close(CLOSE_SECONDS)
+        for close in self.service.closing:
+            await close()
         await self.service.desk.close()
         await self.service.pool.close()
         await self.service.accounts.close()

@@ -51,13 +51,11 @@ class Pulls:
         self._kind = kind
         self._reload = reload
         self._running: dict[str, _Pull] = {}
+        self._tasks: set[asyncio.Task[Pulled]] = set()
 
     async def follow(self, name: str) -> AsyncGenerator[Step | Pulled, None]:
         """Steps of the pull of ``name`` as they come, and one Pulled. Close it to give up. Raises OrchError."""
-        pull = self._running.get(name)
-        if pull is None:
-            pull = self._running[name] = _Pull()
-            pull.task = asyncio.create_task(self._pull(name, pull))
+        pull = self._running.get(name) or self._begin(name)
         pull.followers += 1
         seen: Step | None = None
         try:
@@ -65,6 +63,8 @@ class Pulls:
                 if pull.step is not seen and pull.step is not None:
                     seen = pull.step
                     yield seen
+                elif pull.task.cancelled():
+                    raise OrchError("service-stopping", f"The service stops before {name} is pulled.", "Pull it again.")
                 elif pull.task.done():
                     yield pull.task.result()
                     return
@@ -72,13 +72,32 @@ class Pulls:
                     await pull.wait()
         finally:
             pull.followers -= 1
-            if pull.task.done():
-                pull.task.cancelled() or pull.task.exception()  # seen, even where its last follower left just now
-            elif not pull.followers:
+            if not pull.followers and not pull.task.done():
                 if self._running.get(name) is pull:
                     del self._running[name]  # whoever comes now starts anew, and waits for the lock of the old one
                 pull.task.cancel()
-                await asyncio.wait({pull.task})
+
+    async def close(self) -> None:
+        """Give all of them up, and wait until their processes are gone."""
+        for task in self._tasks:
+            if not task.cancelling():  # once only: a second time would disturb its cleaning up
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self, name: str) -> _Pull:
+        pull = self._running[name] = _Pull()
+        pull.task = asyncio.create_task(self._pull(name, pull))
+        self._tasks.add(pull.task)
+
+        def over(task: asyncio.Task[Pulled]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled():
+                task.exception()  # seen, even where its last follower left just now
+            pull.tell(None)
+
+        pull.task.add_done_callback(over)
+        return pull
 
     async def _pull(self, name: str, pull: _Pull) -> Pulled:
         try:
@@ -89,7 +108,6 @@ class Pulls:
         finally:
             if self._running.get(name) is pull:
                 del self._running[name]
-            asyncio.get_running_loop().call_soon(pull.tell, None)  # once this task is done
         return done
 
     async def _run(self, name: str, pull: _Pull) -> Pulled:

@@ -45,7 +45,7 @@ from neuroshell_orch.workers.pool import Pool
 from neuroshell_orch.workers.preparing import Preparer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from neuroshell_orch.config.schema import ModelSettings
     from neuroshell_orch.core.state import Model
@@ -83,6 +83,8 @@ class Service:
         self._clients = 0
         self.listeners = Listeners(lambda: self.clients(self._clients))
         self._failing: dict[str, object] = {}
+        self.closing: list[Callable[[], Awaitable[None]]] = []
+        """What else must come to its end with the daemon, after the last request."""
 
     def start(self) -> None:
         """Give the engine its first configuration."""

@@ -87,6 +87,18 @@ async def test_the_last_follower_who_leaves_ends_it_in_order(shop):
     assert not pulls._running
     os.close(lock)
     assert (await followed(pulls))[-1].fresh
+    await pulls.close()
+
+
+async def test_closing_ends_it_for_whoever_follows(shop):
+    pulls = Pulls("child", Reloads())
+    lock = await lock_held(shop)
+    follower = asyncio.ensure_future(followed(pulls))
+    await asyncio.sleep(0)
+    await pulls.close()
+    with pytest.raises(OrchError, match="service stops"):
+        await follower
+    os.close(lock)
 
 
 @pytest.mark.parametrize(

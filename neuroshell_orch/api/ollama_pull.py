@@ -57,7 +57,10 @@ def _pulls(request: Request) -> Pulls:
     state = request.app.state
     if not hasattr(state, "pulls"):
         service: Service = state.service
-        state.pulls = Pulls(service.pool.launcher.kind, service.reload)
+        # A service has no network, and neither has what it starts: whatever its workers are, a pull is one of its own.
+        kind = "systemd" if (service.unit or "").endswith(".service") else "child"
+        state.pulls = Pulls(kind, service.reload)
+        service.closing.append(state.pulls.close)
     pulls: Pulls = state.pulls
     return pulls
 

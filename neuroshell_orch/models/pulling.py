@@ -115,6 +115,8 @@ def main(arguments: list[str]) -> int:
         return error.kind.exit_code
     except BrokenPipeError:
         return 128 + signal.SIGPIPE  # nobody listens any more; what came is kept
+    finally:
+        wire.detach()  # the descriptor ends with the process
     return 0
 
 

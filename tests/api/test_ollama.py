@@ -12,6 +12,7 @@ import pytest
 from neuroshell_orch.api.guard import token_path
 from tests.api.support_oip import TwoSockets, exchange
 from tests.support_daemon import wait_until
+from tests.support_fake import fake_environment
 
 ABC = [{"role": "user", "content": "alpha beta gamma"}]
 
@@ -212,6 +213,31 @@ def test_num_ctx_never_loads_again(manager, client):
     assert len(pids) == 1
 
 
+# ---- tools ----
+
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
+CALL = '<tool_call> {"name": "add", "arguments": {"a": 1, "b": [NaN]}} </tool_call>'
+
+
+def test_calls_are_read_out_of_the_answer(manager, client):
+    manager.model()
+    manager.activate()
+    told = [{"role": "user", "content": f"Let me see. {CALL}"}]
+    message = client.chat("fake", told, tools=TOOLS).message
+    assert message.content.strip() == "Let me see."
+    (made,) = message.tool_calls
+    assert (made.function.name, made.function.arguments) == ("add", {"a": 1, "b": [None]})
+    chunks = list(client.chat("fake", told, tools=TOOLS, stream=True))
+    assert [one.function.name for chunk in chunks for one in chunk.message.tool_calls or []] == ["add"]
+    assert "tool_call" not in "".join(chunk.message.content for chunk in chunks)
+    assert chunks[-1].done_reason == "stop"
+    plain = client.chat("fake", told).message
+    assert plain.tool_calls is None
+    assert "tool_call" in plain.content
+    history = [*told, message, {"role": "tool", "content": "it is two", "tool_name": "add"}]
+    assert client.chat("fake", history, tools=TOOLS).message.content == "it is two "
+
+
 # ---- errors ----
 
 
@@ -346,7 +372,7 @@ def test_how_clients_find_the_service(manager):
 
 def test_over_tcp_with_the_token(xdg, monkeypatch):
     both = TwoSockets(xdg)
-    both.environment = {"NSORCH_RUNTIMES": "genai=tests.workers.fake_runtime", "PYTHONPATH": str(xdg)}
+    both.environment = fake_environment() | {"NSORCH_RUNTIMES": "genai=tests.workers.fake_runtime"}
     both.model()
     both.activate()
     try:
@@ -357,6 +383,9 @@ def test_over_tcp_with_the_token(xdg, monkeypatch):
         with ollama.Client(host=address) as client:
             assert [model.model for model in client.list().models] == ["fake:latest"]
             assert client.ps().models == []
+            assert client.chat("fake", ABC).message.content == "alpha beta gamma "
+            assert [chunk.response for chunk in client.generate("fake", "a b", stream=True)] == ["a ", "b ", ""]
+            assert len(client.ps().models) == 1
     finally:
         both.end()
 
