@@ -81,6 +81,7 @@ def escape(text: str) -> str:
     """Text that roff prints as it stands."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("~", "\\(ti").replace("^", "\\(ha")
     text = text.replace("`", "\\(ga")
+    text = "".join(sign if sign.isascii() else f"\\[u{ord(sign):04X}]" for sign in text)  # any encoding of roff's
     return "\\&" + text if text[:1] in {".", "'"} else text
 
 
