@@ -1,5 +1,6 @@
 """The manual pages say everything that the commands and the configuration can do, in roff that renders."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,18 @@ def pages(tmp_path_factory):
 
 def plain(path):
     """The page's text without the escapes of roff."""
-    return path.read_text().replace("\\-", "-").replace("\\fB", "").replace("\\fR", "").replace("\\&", "")
+    text = path.read_text()
+    for escaped, sign in {
+        "\\-": "-",
+        "\\fB": "",
+        "\\fR": "",
+        "\\&": "",
+        "\\(ga": "`",
+        "\\(ti": "~",
+        "\\(ha": "^",
+    }.items():
+        text = text.replace(escaped, sign)
+    return re.sub(r"\\\[u([0-9A-F]{4,6})\]", lambda found: chr(int(found[1], 16)), text)
 
 
 def commands(group, title, context):
