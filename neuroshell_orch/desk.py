@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from neuroshell_orch.core.messages import NO_OPTIONS, AskOptions
 from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.workers.protocol import Done, Generate, Infer, Outputs, Piece
+from neuroshell_orch.workers.protocol import Done, Embed, Embedded, Generate, Infer, Outputs, Piece
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from neuroshell_orch.engine import Engine
     from neuroshell_orch.workers.answer import Answer
     from neuroshell_orch.workers.pool import Pool
+    from neuroshell_orch.workers.process import Worker
+
+T = TypeVar("T")
 
 
 class Desk:
@@ -67,28 +70,46 @@ class Desk:
         on_turn: Callable[[], None] = lambda: None,
     ) -> Outputs:
         """The outputs of a tensor model; ``on_turn`` is called when the waiting is over. Raises OrchError."""
+        return await self._whole(
+            model, lambda worker, job: worker.infer(msgspec.structs.replace(request, job=job)), options, on_turn
+        )
+
+    async def embed(self, model: str, request: Embed, options: AskOptions = NO_OPTIONS) -> Embedded:
+        """The vectors of an encoder. Raises OrchError."""
+        return await self._whole(
+            model, lambda worker, job: worker.embed(msgspec.structs.replace(request, job=job)), options
+        )
+
+    async def _whole(
+        self,
+        model: str,
+        run: Callable[[Worker, int], Coroutine[None, None, T]],
+        options: AskOptions,
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> T:
+        """The one answer of a job, whose cancellation is passed on and seen to its end."""
         self._arriving(model)
         name, number = await self._engine.ask(model, options)
         on_turn()
         try:
             worker = self._pool.worker(number)
             job = worker.next_job()
-            run = asyncio.ensure_future(worker.infer(msgspec.structs.replace(request, job=job)))
+            running = asyncio.ensure_future(run(worker, job))
         except BaseException:
             self._engine.finished(name)
             raise
         try:
-            outputs = await asyncio.shield(run)
+            answer = await asyncio.shield(running)
         except asyncio.CancelledError:
             self._engine.cancel(name, lambda: worker.cancel(job))
-            self._linger(self._see_out(name, run))
+            self._linger(self._see_out(name, running))
             raise
         except OrchError:
             self._engine.finished(name)
             raise
         self._pool.note(model, number, Warmth.HOT)
         self._engine.finished(name)
-        return outputs
+        return answer
 
     async def close(self) -> None:
         """Wait for the ends of answers whose clients are gone."""
@@ -106,7 +127,7 @@ class Desk:
                 pass
         self._engine.finished(name)
 
-    async def _see_out(self, name: str, run: asyncio.Future[Outputs]) -> None:
+    async def _see_out(self, name: str, run: asyncio.Future[T]) -> None:
         with suppress(OrchError):  # likewise
             await run
         self._engine.finished(name)

@@ -153,10 +153,16 @@ class Service:
     def require_runtime(self, name: str, runtime: str) -> None:
         """Raises OrchError when ``name`` is a model of another kind than the API that was called serves."""
         if self.configuration.models[name].runtime != runtime:
-            use = {"onnx": f"nsorch infer {name} … (/v2)", "genai": f"nsorch ask -m {name} … (/v1)"}
-            kind = {"onnx": "answers tensors, not prompts", "genai": "answers prompts, not tensors"}
+            use = {
+                "onnx": f"nsorch infer {name} … (/v2)",
+                "genai": f"nsorch ask -m {name} … (/v1)",
+                "encoder": f"nsorch embed -m {name} … (/v1/embeddings)",
+            }
+            does = {"onnx": "answers tensors", "genai": "answers prompts", "encoder": "turns texts into vectors"}
+            lacks = {"onnx": ", not tensors", "genai": ", not prompts", "encoder": " and makes no embeddings"}
             other = self.configuration.models[name].runtime
-            raise OrchError("unsupported", f"Model {name} {kind[other]}.", f"Use {use[other]}.")
+            message = f"Model {name} {does[other]}{lacks[runtime]}."
+            raise OrchError("unsupported", message, f"Use {use[other]}.")
 
     def loaded(self, name: str) -> Loaded | None:
         """What the worker of ``name`` said when it was loaded, while it lives."""

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from neuroshell_orch.api import oip, ollama, openai, orch
+from neuroshell_orch.api import embeddings, oip, ollama, openai, orch
 from neuroshell_orch.api.guard import Guard
 from neuroshell_orch.api.oip_state import State
 from neuroshell_orch.api.problems import on_crash, on_http_error, on_orch_error
@@ -34,7 +34,7 @@ async def _on_client_gone(_request: Request, _error: Exception) -> Response:
 def build(service: Service) -> Starlette:
     """The application over ``service``."""
     app = Starlette(
-        routes=[*orch.routes, *openai.routes, *oip.routes, *ollama.routes],
+        routes=[*orch.routes, *openai.routes, *embeddings.routes, *oip.routes, *ollama.routes],
         exception_handlers={
             OrchError: on_orch_error,
             HTTPException: on_http_error,

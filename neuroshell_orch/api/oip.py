@@ -34,7 +34,7 @@ EXTENSIONS: Final = (
     *("binary_tensor_data", "model_configuration", "model_repository", "model_repository(unload_dependents)"),
     *("schedule_policy", "statistics"),
 )
-PLATFORMS: Final = {"onnx": "onnx_onnxv1", "genai": "onnx_genai"}
+PLATFORMS: Final = {"onnx": "onnx_onnxv1", "genai": "onnx_genai", "encoder": "onnx_encoder"}
 _MAX_CONTROL: Final = 1 << 20
 
 
@@ -151,7 +151,7 @@ async def config(request: Request) -> Response:
         {
             "name": name,
             "platform": "onnxruntime_onnx" if runtime == "onnx" else "",
-            "backend": "onnxruntime" if runtime == "onnx" else "onnxruntime_genai",
+            "backend": "onnxruntime_genai" if runtime == "genai" else "onnxruntime",
             "max_batch_size": 0,
             "input": [entry(item) for item in declared.inputs],
             "output": [entry(item) for item in declared.outputs],

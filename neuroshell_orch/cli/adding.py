@@ -25,21 +25,27 @@ if TYPE_CHECKING:
 
 
 def add(name: str, path: Path, precision: Precision, progress: Progress) -> ModelSettings:
-    """Register what lies at ``path``: in place, or converted into our own folder if it is a GGUF file."""
+    """Register what lies at ``path``: in place, or converted into our own folder (GGUF, safetensors)."""
     from neuroshell_orch.models.formats import identify
 
     path = path.expanduser().absolute()
     _free(name)
     kind = identify(path)
-    if kind != "gguf":
-        runtime = "onnx" if kind == "onnx" else "genai"
-        return registry.add(name, path, runtime, digest_of(path, progress))
-    from neuroshell_orch.models.convert import convert_gguf
-
     folder = registry.folder(name)
-    convert_gguf(path, folder, precision=precision, progress=progress)
+    if kind == "gguf":
+        from neuroshell_orch.models.convert import convert_gguf
+
+        runtime = "genai"
+        convert_gguf(path, folder, precision=precision, progress=progress)
+    elif kind == "safetensors":
+        from neuroshell_orch.models.convert_encoder import convert_encoder
+
+        runtime = "encoder"
+        convert_encoder(path, folder, progress=progress)
+    else:
+        return registry.add(name, path, kind, digest_of(path, progress))
     try:
-        return registry.add(name, folder, "genai", digest_of(folder, progress), source=str(path))
+        return registry.add(name, folder, runtime, digest_of(folder, progress), source=str(path))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # made a moment ago, and nobody knows of it
         raise

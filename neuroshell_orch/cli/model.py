@@ -59,7 +59,22 @@ def show(name: Name, as_json: Json = False) -> None:
         return
     values = [(field.key, show_value(field, getattr(model, field.field))) for field in SECTIONS["Model"].values()]
     rows = [("Name", model.name), *((key, value) for key, value in values if value), ("File", model.source)]
+    if model.runtime == "encoder":
+        rows.append(("Vectors", _vectors(model)))
     output.pairs([*rows, ("Memory", _memory(model))])
+
+
+def _vectors(model: ModelSettings) -> str:
+    """What an encoder makes of a text."""
+    from neuroshell_orch import encoders
+    from neuroshell_orch.errors import OrchError
+
+    try:
+        found = encoders.read(Path(model.path).expanduser())
+    except OrchError as error:
+        return f"not known: {error.message}"
+    length = ", of length 1" if found.normalise else ""
+    return f"{found.dimensions} numbers{length} ({found.pooling} of the tokens); reads {found.max_tokens} tokens"
 
 
 def _memory(model: ModelSettings) -> str:
@@ -84,11 +99,14 @@ class Precision(StrEnum):
 @app.command()
 def add(
     name: NewName,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="An ONNX file, a genai folder or a GGUF file.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="An ONNX file, a GGUF file, or a folder.")],
     precision: Annotated[Precision, typer.Option(help="For a GGUF file: how its weights are kept.")] = Precision.int4,
     as_json: Json = False,
 ) -> None:
-    """Register a model. An ONNX file or a genai folder stays where it is; a GGUF file is converted."""
+    """Register a model. What can be used stays where it is; a GGUF file or an encoder's safetensors are converted.
+
+    A folder is onnxruntime-genai's (language models) or sentence-transformers' (encoders).
+    """
     from neuroshell_orch.cli import adding
     from neuroshell_orch.cli.ending import orderly
     from neuroshell_orch.cli.progress import Progress
@@ -135,8 +153,12 @@ def _added(model: ModelSettings, as_json: bool, *, fresh: bool) -> None:
         output.say(f"{model.name} is there already.")
     else:
         which = "" if model.name == default else f" -m {model.name}"
-        use = f'nsorch ask{which} "…"' if model.runtime == "genai" else f"nsorch infer {model.name} NAME=VALUE"
-        output.say(f"{model.name} is registered. Try it: {use}")
+        use = {
+            "genai": f'nsorch ask{which} "…"',
+            "encoder": f'nsorch embed -m {model.name} "…"',
+            "onnx": f"nsorch infer {model.name} NAME=VALUE",
+        }
+        output.say(f"{model.name} is registered. Try it: {use[model.runtime]}")
 
 
 @app.command()

@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, str]] = {
     "ask": "Ask a model; the answer is printed while it is written.",
     "chat": "Talk with a model, turn by turn.",
     "infer": "Run a tensor model once.",
+    "embed": "Turn texts into vectors.",
     "ps": "Show every model: how warm it is, its memory, what comes next.",
     "status": "Show the service in one look.",
     "why": "Say why a model is as warm as it is.",

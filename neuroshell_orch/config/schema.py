@@ -28,7 +28,7 @@ from neuroshell_orch.config.parse import Assignment, Finding
 from neuroshell_orch.config.values import UNLIMITED, Percent
 
 POLICIES: Final = ("dynamic", "persistent", "timeout", "dummy-swap", "hibernate", "adaptive")
-RUNTIMES: Final = ("genai", "onnx")
+RUNTIMES: Final = ("genai", "onnx", "encoder")
 _POLICY: Final = choice(*POLICIES)
 _RUNTIME: Final = choice(*RUNTIMES)
 _ON_LEASE: Final = choice("queue", "refuse", "cpu")

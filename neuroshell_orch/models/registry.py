@@ -1,7 +1,8 @@
 """The registered models: adding one, removing one with what we made for it, listing them.
 
 Owns what ``nsorch model add``, ``rm``, ``list`` and ``show`` mean beyond writing a file: the first model becomes the
-default, and only files below our own data folder are ever deleted. Must not know formats, downloads or the daemon.
+default (an encoder never does: it cannot be asked), and only files below our own data folder are ever deleted. Must not
+know formats, downloads or the daemon.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def add(
     source: str = "",
     replace: bool = False,
 ) -> ModelSettings:
-    """Register a model; the first one becomes the default. ``source`` says where it came from.
+    """Register a model; the first one that can be asked becomes the default. ``source`` says where it came from.
 
     Raises OrchError: ``file-missing``, ``mode-unknown``, ``model-exists`` (unless ``replace``), ``bad-request``.
     """
@@ -84,7 +85,7 @@ def add(
         "origin": source,
     }
     write.add_model(name, values, replace=replace)
-    if config.settings.default_model not in config.models:
+    if config.settings.default_model not in config.models and runtime != "encoder":
         _make_default(name)
     return get(name)
 
@@ -122,7 +123,7 @@ def remove(name: str, *, delete_files: bool = False) -> Removed:
     deleted = [str(file) for file in write.remove_model(name)]
     default = config.settings.default_model
     if default == name:
-        left = [other for other in config.models if other != name]
+        left = [other for other, model in config.models.items() if other != name and model.runtime != "encoder"]
         default = _make_default(left[0] if len(left) == 1 else "")
     own = folder(name)
     inside = bool(path) and Path(path).is_relative_to(own)

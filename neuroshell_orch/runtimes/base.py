@@ -10,16 +10,30 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
 
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor, TokenScore
+    from neuroshell_orch.workers.protocol import (
+        Done,
+        Embed,
+        Embedded,
+        Generate,
+        Infer,
+        Load,
+        Loaded,
+        Tensor,
+        TokenScore,
+    )
 
-BUILTIN: Final = {"genai": "neuroshell_orch.runtimes.genai", "onnx": "neuroshell_orch.runtimes.onnx"}
+BUILTIN: Final = {
+    "genai": "neuroshell_orch.runtimes.genai",
+    "onnx": "neuroshell_orch.runtimes.onnx",
+    "encoder": "neuroshell_orch.runtimes.encoder",
+}
 
 
 class Emit(Protocol):
@@ -49,6 +63,14 @@ class Runtime(Protocol):
 
     def infer(self, request: Infer, cancelled: Callable[[], bool]) -> list[Tensor]:
         """Run a tensor model once."""
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """What a runtime of encoders can do besides."""
+
+    def embed(self, request: Embed, cancelled: Callable[[], bool]) -> Embedded:
+        """Turn texts into vectors."""
 
 
 def create(name: str) -> Runtime:

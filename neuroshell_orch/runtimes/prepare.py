@@ -17,6 +17,7 @@ from typing import Final
 
 import onnxruntime
 
+from neuroshell_orch import encoders
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes import files
 from neuroshell_orch.runtimes.onnx import FAILURES, detail
@@ -26,10 +27,13 @@ _MIN_SIZE: Final = "1024"
 
 
 def prepare(source: Path, out: Path) -> None:
-    """Write the prepared copy of ``source`` (a genai folder or an ONNX file) into the empty folder ``out``."""
+    """Write the prepared copy of ``source``, a runtime's folder or an ONNX file, into the empty folder ``out``."""
     if not source.is_dir():
         files.check_onnx(source)
         _graph(source, out / source.name)
+        return
+    if not (source / CONFIG).exists():
+        _encoder(source, out)
         return
     config = json.loads((source / CONFIG).read_bytes())
     data = files.check_genai(source, config)
@@ -43,6 +47,18 @@ def prepare(source: Path, out: Path) -> None:
             _graph(path, target)
         else:
             shutil.copyfile(path, target)
+
+
+def _encoder(source: Path, out: Path) -> None:
+    """Of an encoder only what is used: folders that others made hold the same weights in several forms."""
+    graph = Path(encoders.read(source).graph)
+    files.check_onnx(source / graph)
+    for path in source.rglob("*.json"):
+        target = out / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    (out / graph).parent.mkdir(parents=True, exist_ok=True)
+    _graph(source / graph, out / graph)
 
 
 def _graph(source: Path, target: Path) -> None:

@@ -31,6 +31,8 @@ from neuroshell_orch.workers.protocol import (
     MAX_FRAME,
     Cancel,
     Done,
+    Embed,
+    Embedded,
     Failed,
     FromWorker,
     Generate,
@@ -106,7 +108,7 @@ class Connection:
                 if isinstance(message, Cancel):
                     self._cancel(message.job)
                     continue
-                if isinstance(message, Generate | Infer):
+                if isinstance(message, Generate | Infer | Embed):
                     self._newest = message.job
                 self.requests.put(message)
         except msgspec.MsgspecError:
@@ -143,7 +145,7 @@ class Child:
         """Never returns."""
         while True:
             request = self._connection.requests.get()
-            job = request.job if isinstance(request, Generate | Infer) else 0
+            job = request.job if isinstance(request, Generate | Infer | Embed) else 0
             try:
                 self._connection.send(self._perform(request))
             except OrchError as error:
@@ -175,6 +177,8 @@ class Child:
                     raise OrchError("cancelled", "The request was cancelled before it ran.")
                 tensors = self._model().infer(request, lambda: self._connection.is_cancelled(job))
                 return Outputs(job=job, tensors=tensors)
+            case Embed(job=job):
+                return self._embed(request, job)
             case Cancel():
                 raise AssertionError("the reader thread handles Cancel")
             case _:
@@ -196,6 +200,14 @@ class Child:
             connection.send(encode_piece(job=job, text=text, tokens=tokens, scores=scores or []))
 
         return self._model().generate(request, emit, lambda: connection.is_cancelled(job))
+
+    def _embed(self, request: Embed, job: int) -> Embedded:
+        model = self._model()
+        if not isinstance(model, base.Embeds):
+            raise OrchError("unsupported", "This model makes no vectors of texts.", "Use an encoder, such as MiniLM.")
+        if self._connection.is_cancelled(job):
+            raise OrchError("cancelled", "The request was cancelled before it ran.")
+        return model.embed(request, lambda: self._connection.is_cancelled(job))
 
     def _use(self, name: str) -> base.Runtime:
         if self._runtime is None or self._name != name:

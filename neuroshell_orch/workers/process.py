@@ -24,6 +24,8 @@ from neuroshell_orch.workers.protocol import (
     MAX_FRAME,
     Cancel,
     Done,
+    Embed,
+    Embedded,
     Failed,
     FromWorker,
     Generate,
@@ -66,7 +68,8 @@ class Worker:
         self._jobs = 0
         self._operations: deque[tuple[type[FromWorker], asyncio.Future[Any]]] = deque()
         self._answers: dict[int, Answer] = {}
-        self._inferences: dict[int, asyncio.Future[Outputs]] = {}
+        self._inferences: dict[int, asyncio.Future[Any]] = {}
+        """Outputs or Embedded, by job."""
         self._rollup: int | None = None
         self._stopping = False
         self._broken: str | None = None
@@ -96,7 +99,7 @@ class Worker:
         return self._handle.unit
 
     def next_job(self) -> int:
-        """A number for the next Generate or Infer."""
+        """A number for the next Generate, Infer or Embed."""
         self._jobs += 1
         return self._jobs
 
@@ -130,9 +133,19 @@ class Worker:
 
     async def infer(self, request: Infer) -> Outputs:
         """Run a tensor model once. Giving up waiting cancels the job."""
+        outputs: Outputs = await self._whole(request)
+        return outputs
+
+    async def embed(self, request: Embed) -> Embedded:
+        """Turn texts into vectors. Giving up waiting cancels the job."""
+        embedded: Embedded = await self._whole(request)
+        return embedded
+
+    async def _whole(self, request: Infer | Embed) -> Any:  # noqa: ANN401 - Outputs or Embedded
+        """The one frame that answers ``request``."""
         if self._is_over():
             raise self._death()
-        future: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._inferences[request.job] = future
         try:
             self._send(request)
@@ -180,7 +193,7 @@ class Worker:
     def _send(self, request: ToWorker) -> None:
         frame = encode(request)
         if len(frame) > HEADER.size + MAX_FRAME:
-            raise OrchError("bad-request", "The tensors of this request are too large.", "Send fewer rows at a time.")
+            raise OrchError("bad-request", "This request is too large for a worker.", "Send less at a time.")
         self._channel.send(frame)
 
     def _received(self, message: FromWorker) -> None:
@@ -192,9 +205,9 @@ class Worker:
                 answer.push(part)
                 if kind is Done:
                     del self._answers[part.job]
-        elif kind is Outputs:
-            outputs = cast("Outputs", message)
-            _resolve(self._inferences.get(outputs.job), outputs)
+        elif kind is Outputs or kind is Embedded:
+            whole = cast("Outputs | Embedded", message)
+            _resolve(self._inferences.get(whole.job), whole)
         elif kind is Failed:
             self._failed(cast("Failed", message))
         elif kind is Hello:

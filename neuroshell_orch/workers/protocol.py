@@ -151,8 +151,21 @@ class Infer(Message, frozen=True):
     outputs: list[str] = []
 
 
+class Embed(Message, frozen=True):
+    """Turn each of ``inputs`` (a text, or tokens) into a vector. Answered by Embedded, or Failed with the same ``job``.
+
+    ``dimensions`` above 0 asks for so many leading values, where the model allows it. An input that is longer than the
+    model reads is cut off where ``truncate`` says so, and refused otherwise.
+    """
+
+    job: int
+    inputs: list[str | list[int]]
+    dimensions: int = 0
+    truncate: bool = True
+
+
 class Cancel(Message, frozen=True):
-    """Stop ``job`` soon. It still ends with Done (reason cancelled), Outputs or Failed. Unknown jobs are ignored."""
+    """Stop ``job`` soon. It still ends with Done (cancelled), Outputs, Embedded or Failed. Unknown jobs are ignored."""
 
     job: int
 
@@ -228,6 +241,20 @@ class Outputs(Message, frozen=True):
     tensors: list[Tensor]
 
 
+class Embedded(Message, frozen=True):
+    """A vector for each input, one after the other in ``vectors``: little-endian float32, ``dimensions`` numbers each.
+
+    ``tokens`` is how many the model read, with those that it puts around each input; ``truncated`` how many inputs were
+    cut off.
+    """
+
+    job: int
+    dimensions: int
+    vectors: bytes
+    tokens: int
+    truncated: int = 0
+
+
 class Failed(Message, frozen=True):
     """An operation (``job`` 0) or a job failed; ``problem`` is a key of ``errors.PROBLEMS``. The worker lives on."""
 
@@ -237,8 +264,8 @@ class Failed(Message, frozen=True):
     job: int = 0
 
 
-ToWorker = Standby | Load | Hibernate | Wake | Generate | Infer | Cancel
-FromWorker = Hello | Parked | Loaded | Hibernated | Woken | Piece | Done | Outputs | Failed
+ToWorker = Standby | Load | Hibernate | Wake | Generate | Infer | Embed | Cancel
+FromWorker = Hello | Parked | Loaded | Hibernated | Woken | Piece | Done | Outputs | Embedded | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -110,7 +110,10 @@ def test_pull_of_an_unknown_model_names_the_known_ones(nsorch):
     result = nsorch("model", "pull", "nope")
     assert result.code == 3
     assert "smollm2-135m" in result.err
-    assert [entry["name"] for entry in nsorch("model", "pull", "--list", "--json").json] == ["smollm2-135m"]
+    assert [entry["name"] for entry in nsorch("model", "pull", "--list", "--json").json] == [
+        "all-minilm-l6-v2",
+        "smollm2-135m",
+    ]
 
 
 def test_pull_does_not_touch_another_model_of_that_name(nsorch, onnx_file):

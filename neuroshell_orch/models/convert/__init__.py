@@ -8,19 +8,14 @@ Importing this package brings in numpy, onnx and gguf: the daemon runs it in a p
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
-from neuroshell_orch.errors import OrchError
 from neuroshell_orch.models.convert.architecture import FAMILIES, Architecture, read_architecture
 from neuroshell_orch.models.convert.data_file import DataFile, open_data_file
 from neuroshell_orch.models.convert.genai_config import write_genai_config
@@ -28,6 +23,7 @@ from neuroshell_orch.models.convert.gguf_file import GgufFile
 from neuroshell_orch.models.convert.graph import GraphBuilder
 from neuroshell_orch.models.convert.matrices import Matrices, Precision
 from neuroshell_orch.models.convert.tokenizer import write_tokenizer
+from neuroshell_orch.models.new_folder import new_folder, require_free
 
 __all__ = ["FAMILIES", "ConvertReport", "Precision", "convert_gguf"]
 
@@ -63,11 +59,8 @@ def convert_gguf(
     Raises OrchError: ``file-missing``, ``model-invalid``, ``unsupported``, ``model-exists``, ``no-space``.
     """
     started = time.monotonic()
-    if out.exists():
-        raise OrchError(
-            "model-exists", f"{out}: there is already something there.", "Remove it or choose another name."
-        )
-    with _new_folder(out) as folder, GgufFile(gguf) as file:
+    require_free(out)
+    with new_folder(out) as folder, GgufFile(gguf) as file:
         model = read_architecture(file)
         facts = write_tokenizer(file, folder, model.vocabulary)
         write_genai_config(folder, model, facts)
@@ -106,29 +99,3 @@ def _write_model(
         os.fsync(stream.fileno())
     onnx.save_model(proto, folder / "model.onnx")
     return data.size
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A private folder beside ``out`` that takes its name at the end; on any failure it is removed."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise _cannot_write(out, error) from None
-    try:
-        yield folder
-        folder.chmod(0o755)
-        folder.rename(out)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            raise OrchError("model-exists", f"{out}: something appeared there.", "Choose another name.") from None
-        raise _cannot_write(out, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _cannot_write(out: Path, error: OSError) -> OrchError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OrchError("no-space", f"{out}: the disk is full.", "Free some space and try again.")
-    return OrchError("not-allowed", f"{out}: cannot be written: {error.strerror}.", "Check the folder's permissions.")
