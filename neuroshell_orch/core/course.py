@@ -28,9 +28,13 @@ EFFORT: Final = 0.1
 FRICTION: Final = 0.002
 """What any change costs, so that nothing changes for next to nothing."""
 SLACK: Final = 0.2
-"""A wake ahead of an ask starts this many seconds and half its length earlier than needed."""
+"""A wake ahead of an ask starts this many seconds and a quarter of its length earlier than needed."""
 REACH: Final = 4.0
 """The course ends at this multiple of the longest gap: after that the model is cold."""
+
+UNKNOWN: Final = 0.98
+HOPED: Final = 0.2
+"""Who seems to hold as much hibernated as hot was never hibernated: this part is hoped for, so that it is tried."""
 
 
 class Costs(msgspec.Struct, frozen=True):
@@ -78,16 +82,16 @@ def course(gaps: Gaps, costs: Costs, idle: float, start: Warmth) -> tuple[Turn, 
     return found
 
 
-def expected(gaps: Gaps) -> tuple[list[Stretch], bool]:
+def expected(gaps: Gaps) -> tuple[tuple[Stretch, ...], bool]:
     """Where the next ask is to be expected, and whether that is a forecast and not the histogram."""
-    stretches = gaps.stretches()
+    stretches = gaps.stretches
     if gaps.spread() >= REPRESENTATIVE and gaps.beyond < gaps.weight / 2.0:
         return stretches, False
     guess = forecast(gaps.recent)
     if guess is None:
         return stretches, False
     others = [Stretch(s.low, s.high, s.weight * (1.0 - guess.hits)) for s in stretches]
-    return sorted([*others, Stretch(guess.low, guess.high, gaps.weight * guess.hits)]), True
+    return tuple(sorted([*others, Stretch(guess.low, guess.high, gaps.weight * guess.hits)])), True
 
 
 def _curve(gaps: Gaps, costs: Costs) -> Curve:
@@ -97,19 +101,18 @@ def _curve(gaps: Gaps, costs: Costs) -> Curve:
     ends = {0.0}
     slopes: dict[float, float] = {}
     seen = 0.0
-    wakes = {costs.wake_hibernated, costs.wake_parked, costs.wake_cold}
+    leads = {ahead(wake) for wake in (costs.wake_hibernated, costs.wake_parked, costs.wake_cold)}
     for low, high, part in stretches:
         ends.update((low, high))
         slopes[low] = slopes.get(low, 0.0) + part / (high - low)
         slopes[high] = slopes.get(high, 0.0) - part / (high - low)
-        for wake in wakes if low > seen else ():  # nothing was seen just before: one may wake in time for it
-            ends.add(max(0.0, low - ahead(wake)))
+        ends.update(low - lead for lead in leads if low - lead > seen)  # after a silence: in time for what follows
         seen = max(seen, high)
     last = max(seen, PRIOR_MEDIAN) * REACH
     age = 1.0
     while age < last:
         ends.add(age)
-        age *= 1.5
+        age *= 2.0
     ages = sorted({*ends, last})
     alive, slope, coming, before = [], 0.0, weight - PRIOR, 0.0
     for age in ages:
@@ -122,46 +125,47 @@ def _curve(gaps: Gaps, costs: Costs) -> Curve:
 
 def ahead(wake: float) -> float:
     """How long before an ask a wake of so many seconds is begun."""
-    return 1.5 * wake + SLACK
+    return 1.25 * wake + SLACK
 
 
 def _cheapest(curve: Curve, costs: Costs, worth: float, start: Warmth) -> tuple[Turn, ...]:
     """Backwards over the ages: what each rung costs from there on at best, and the rung to change to for that."""
     share, delay = held(costs), waits(costs)
     rungs = [w for w in Warmth if w is not Warmth.HIBERNATED or costs.hibernates]
-    wake_seconds = dict(zip(Warmth, (costs.wake_cold, costs.wake_parked, costs.wake_hibernated, 0.0), strict=True))
+    seconds = dict(zip(Warmth, (costs.wake_cold, costs.wake_parked, costs.wake_hibernated, 0.0), strict=True))
+    standing = [(int(r), share[r], worth * delay[r]) for r in rungs]
     moves = [
-        (a, b, delay[a] - delay[b], _effort(a, b, delay), wake_seconds[a] - wake_seconds[b])
+        (int(a), int(b), worth * _effort(a, b, delay), worth * (delay[a] - delay[b]), seconds[a] - seconds[b])
         for a in rungs
         for b in rungs
         if a is not b and not (b is Warmth.HIBERNATED and a < b)  # who was never loaded cannot be hibernated
     ]
     ages, alive = curve
-    rest = dict.fromkeys(rungs, alive[-1] * worth)
-    choices: list[dict[Warmth, Warmth]] = []
+    rest = [alive[-1] * worth] * len(Warmth)
+    choices: list[list[int]] = []
     for at in range(len(ages) - 2, -1, -1):
         here = alive[at]
         came = here - alive[at + 1]
         area = (ages[at + 1] - ages[at]) * (here + alive[at + 1]) / 2.0
-        stay = {r: share[r] * area + worth * delay[r] * came + rest[r] for r in rungs}
-        best, choice = dict(stay), {r: r for r in rungs}
-        for source, target, gain, effort, seconds in moves:
-            cost = stay[target] + worth * effort * here
-            if cost < best[source]:
+        stay = rest.copy()
+        for rung, part, wait in standing:
+            stay[rung] += part * area + wait * came
+        rest, choice = stay.copy(), [0, 1, 2, 3]
+        for source, target, effort, gain, span in moves:
+            cost = stay[target] + effort * here
+            if cost < rest[source]:
                 if gain > 0.0 and came > 0.0:  # whoever comes while it wakes waits for that
-                    cost += worth * gain * (here - curve.at(ages[at] + seconds))
-                if cost < best[source]:
-                    best[source], choice[source] = cost, target
-        rest = best
+                    cost += gain * (here - curve.at(ages[at] + span))
+                if cost < rest[source]:
+                    rest[source], choice[source] = cost, target
         choices.append(choice)
     turns: list[Turn] = []
-    warmth = start
+    rung = int(start)
     for age, choice in zip(ages, reversed(choices), strict=False):
-        chosen = choice[warmth]
-        if not turns or chosen is not warmth:
-            turns.append(Turn(age, chosen))
-        warmth = chosen
-    if warmth is not Warmth.COLD:
+        if not turns or choice[rung] != rung:
+            rung = choice[rung]
+            turns.append(Turn(age, Warmth(rung)))
+    if rung:
         turns.append(Turn(ages[-1], Warmth.COLD))
     return tuple(turns)
 
@@ -169,7 +173,10 @@ def _cheapest(curve: Curve, costs: Costs, worth: float, start: Warmth) -> tuple[
 def held(costs: Costs) -> dict[Warmth, float]:
     """Memory on each rung, as a part of what HOT holds."""
     hot = max(costs.hot_bytes, 1.0)
-    parts = (0.0, costs.parked_bytes / hot, costs.hibernated_bytes / hot, 1.0)
+    hibernated = costs.hibernated_bytes
+    if hibernated >= UNKNOWN * hot:
+        hibernated = costs.parked_bytes + HOPED * hot
+    parts = (0.0, costs.parked_bytes / hot, hibernated / hot, 1.0)
     return dict(zip(Warmth, (min(part, 1.0) for part in parts), strict=True))
 
 

@@ -3,7 +3,7 @@
 Owns the counts and the probability of an ask. Instants are arguments on the caller's clock; nothing here knows who
 asked, or what. Must not know modes, rungs or costs (``adaptive`` does).
 
-Bins grow geometrically, so that a second and a week fit into fewer than two hundred of them, and each remembers the
+Bins grow geometrically, so that a second and a week fit into about a hundred of them, and each remembers the
 least and the greatest gap that fell into it, so that a regular caller is known to the second all the same. Where
 nothing is known yet, a prior with a long tail stands in: the longer nobody asked, the less likely the next ask.
 """
@@ -20,8 +20,8 @@ SHORTEST: Final = 0.5
 """Gaps below this, in seconds, are not told apart: they belong to one conversation."""
 LONGEST: Final = 14 * 86400.0
 """Gaps above this are out of bounds: that they happened is counted, not where."""
-PER_OCTAVE: Final = 8
-"""Bins for each doubling: about 9 % wide."""
+PER_OCTAVE: Final = 4
+"""Bins for each doubling: about 19 % wide."""
 RECENT: Final = 32
 """Gaps that are remembered one by one, for their order."""
 FULL: Final = 1024.0
@@ -32,7 +32,7 @@ PRIOR_MEDIAN: Final = 300.0
 GRAIN: Final = 0.0005
 """No gap is known more exactly than to this part of it."""
 DOUBT: Final = 0.5
-"""A gap that was seen once may as well be this part longer or shorter; the doubt falls with the square of the times."""
+"""A gap that was seen once may as well be this part longer or shorter; the doubt falls with the times."""
 BINS: Final = 2 + math.ceil(math.log2(LONGEST / SHORTEST) * PER_OCTAVE)
 """The most bins that there can be."""
 
@@ -68,7 +68,7 @@ class Gaps(msgspec.Struct, dict=True):
     def observe(self, now: float) -> None:
         """An ask arrived at ``now``."""
         before, self.last = self.last, now
-        self.__dict__.pop("memo", None)
+        self.__dict__.clear()  # what was worked out from the gaps so far
         if before is None or now < before:
             return
         gap = now - before
@@ -96,15 +96,15 @@ class Gaps(msgspec.Struct, dict=True):
         """What others worked out from these gaps. Gone with the next ask; no part of the value."""
         return {}
 
-    def stretches(self) -> list[Stretch]:
+    @cached_property
+    def stretches(self) -> tuple[Stretch, ...]:
         """Where asks are to be expected, ordered: wider than seen, by what so few leave uncertain."""
-        return sorted(self._stretch(index, item) for index, item in self.bins.items())
-
-    def _stretch(self, index: int, item: Bin) -> Stretch:
-        near = item.weight + sum(self.bins[i].weight for i in (index - 1, index + 1) if i in self.bins)
-        room = (item.high - item.low) / (near + 1.0) + 0.01
-        doubt = 1.0 + GRAIN + DOUBT / (near * near)
-        return Stretch(max(0.0, item.low / doubt - room), item.high * doubt + room, item.weight)
+        found = []
+        for item in self.bins.values():
+            room = (item.high - item.low) / (item.weight + 1.0) + 0.01
+            doubt = 1.0 + GRAIN + DOUBT / item.weight**1.5
+            found.append(Stretch(max(0.0, item.low / doubt - room), item.high * doubt + room, item.weight))
+        return tuple(sorted(found))
 
     def spread(self) -> float:
         """The coefficient of variation of the bins: high when few of them hold nearly all gaps."""
@@ -137,7 +137,7 @@ def survival(gaps: Gaps | None, age: float) -> float:
     if gaps is None:
         return prior / PRIOR
     longer, weight = prior + gaps.beyond, PRIOR + gaps.beyond
-    for low, high, part in gaps.stretches():
+    for low, high, part in gaps.stretches:
         weight += part
         if age < low:
             longer += part
