@@ -48,6 +48,7 @@ ALLOWED = {
     "listeners": {"api.schema"},
     "outlooks": {"core"},
     "costs": {"config", "core"},
+    "history_store": {"config", "core"},
     "accounts": {"errors", "config", "core", "costs", "desktop", "planning", "sd"},
     "desk": {"errors", "core", "engine", "workers"},
     "pulls": {"errors", "config.paths", "models.pulling", "sd.journal", "workers.errand"},
