@@ -48,7 +48,8 @@ async def _answer(request: Request, body: Body, wanted: Generate | None, *, chat
     started = time.monotonic()
     options = AskOptions(keep_alive=keep_alive.seconds(body.keep_alive))
     model = registered(service, body.model)
-    service.require_runtime(model, "genai")
+    if wanted is not None or service.configuration.models[model].runtime != "encoder":  # which can be loaded as well
+        service.require_runtime(model, "genai")
     await _check_think(service, model, body.think)
     job = Job(
         name=body.model or model,

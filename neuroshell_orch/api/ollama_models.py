@@ -1,6 +1,6 @@
 """What ``/api`` says about models and does with their names: tags, ps, show, copy, delete.
 
-Owns the shapes of those answers. Only models that write text are listed, since nothing here can be done with others;
+Owns the shapes of those answers. Tensor models are not listed, since nothing here can be done with them;
 sizes are what the disk and the kernel say. Looking wakes nothing. Must not know how a model is registered or measured.
 """
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FOR_EVER: Final = "2318-01-01T00:00:00.000000Z"
 """So far away that clients show it as for ever; they know no other way to say it."""
 SMALL: Final = 1 << 16
+_SERVED: Final = {"genai": ["completion", "tools"], "encoder": ["embedding"]}
+"""What this convention can do, by runtime. Tools are told in words to a model whose template does not know them."""
 _LOADED: Final = frozenset({"HOT", "HIBERNATED"})
 _SHOWN_OPTIONS: Final = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k"}
 
@@ -62,7 +64,7 @@ def _service(request: Request) -> Service:
 
 async def tags(request: Request) -> Response:
     """GET /api/tags: the registered models that this convention can use, the newest first."""
-    models = [model for model in _service(request).configuration.models.values() if model.runtime == "genai"]
+    models = [model for model in _service(request).configuration.models.values() if model.runtime in _SERVED]
 
     def read() -> list[dict[str, Any]]:
         pairs = sorted(((model, described(model.path)) for model in models), key=lambda pair: -pair[1].modified)
@@ -96,7 +98,7 @@ def _details(details: Details) -> dict[str, Any]:
 async def ps(request: Request) -> Response:
     """GET /api/ps: the models whose weights are loaded."""
     service = _service(request)
-    found = [status for status in service.status().models if status.warmth in _LOADED and status.runtime == "genai"]
+    found = [status for status in service.status().models if status.warmth in _LOADED and status.runtime in _SERVED]
 
     details = await asyncio.to_thread(lambda: [described(status.path) for status in found])
     settings = service.configuration.models
@@ -143,7 +145,8 @@ async def show(request: Request) -> Response:
     service = _service(request)
     name = registered(service, body.wanted)
     model = service.configuration.models[name]
-    service.require_runtime(name, "genai")
+    if model.runtime not in _SERVED:
+        service.require_runtime(name, "genai")
     return json_response(await asyncio.to_thread(_shown, model))
 
 
@@ -163,12 +166,11 @@ def _shown(model: ModelSettings) -> dict[str, Any]:
     }
     shown = {
         "modelfile": f"# Registered in {model.source}\nFROM {model.path}\n",
-        "parameters": _parameters(details),
+        "parameters": _parameters(details) if model.runtime == "genai" else "",
         "template": details.template,
         "details": _details(details),
         "model_info": {key: value for key, value in info.items() if value},
-        # Tools are told in words to a model whose template does not know them.
-        "capabilities": ["completion", "tools"],
+        "capabilities": _SERVED[model.runtime],
         "modified_at": instant(details.modified),
     }
     licence = _licence(model)

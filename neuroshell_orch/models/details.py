@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from neuroshell_orch import encoders
+from neuroshell_orch.errors import OrchError
 from neuroshell_orch.models import graph_facts
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ def _described(root: Path, stamps: tuple[tuple[str, int, float], ...]) -> Detail
     if not root.is_dir():
         facts = graph_facts.read(root)
         return Details(parameters=facts.parameters, bits=_most(facts.bits), size=size, modified=modified)
+    if encoders.is_encoder(root):
+        return _encoder(root, size, modified)
     config = _object(root / "genai_config.json")
     model, search = _inside(config, "model"), _inside(config, "search")
     decoder = _inside(model, "decoder")
@@ -115,6 +119,24 @@ def _described(root: Path, stamps: tuple[tuple[str, int, float], ...]) -> Detail
         kv_heads=_whole(decoder, "num_key_value_heads"),
         vocabulary=_whole(model, "vocab_size"),
         search=search,
+    )
+
+
+def _encoder(root: Path, size: int, modified: float) -> Details:
+    try:
+        encoder = encoders.read(root)
+    except OrchError:
+        return Details(size=size, modified=modified)
+    facts = graph_facts.read(root / encoder.graph) if encoder.graph else graph_facts.Facts()
+    family = _object(root / "config.json").get("model_type")
+    return Details(
+        family=family if isinstance(family, str) else "",
+        parameters=facts.parameters,
+        bits=_most(facts.bits),
+        size=size,
+        modified=modified,
+        context_length=encoder.max_tokens,
+        hidden_size=encoder.dimensions,
     )
 
 
