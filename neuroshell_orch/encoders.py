@@ -192,10 +192,11 @@ def _bytes(folder: Path, name: str) -> bytes:
         raise OrchError("file-missing", f"{path} does not exist.", "Copy or fetch the whole folder.") from None
     except OSError as error:
         raise OrchError("not-allowed", f"{path} cannot be opened: {error.strerror}.", "Look at the file.") from None
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > _LIMIT:
+        os.close(descriptor)
+        raise _invalid(path, f"it is not a regular file of {_LIMIT >> 20} MiB at most")
     with open(descriptor, "rb") as stream:  # noqa: PTH123 - a descriptor
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > _LIMIT:
-            raise _invalid(path, f"it is not a regular file of {_LIMIT >> 20} MiB at most")
         return stream.read(_LIMIT)
 
 

@@ -6,11 +6,13 @@ asked into FOLDER/log, one JSON object a line. KNOBS is a JSON object, see ``Han
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
 import signal
 import socketserver
+import struct
 import sys
 import threading
 import time
@@ -70,6 +72,14 @@ def log(**what) -> None:
         file.write(json.dumps(what) + "\n")
 
 
+def embeddings(body) -> dict:
+    """Each text's length and one."""
+    rows = [base64.b64encode(struct.pack("<2f", len(text), 1)).decode() for text in body["input"]]
+    data = [{"object": "embedding", "index": number, "embedding": row} for number, row in enumerate(rows)]
+    usage = {"prompt_tokens": len(data), "total_tokens": len(data), "truncated": KNOBS.get("truncated", 0)}
+    return {"object": "list", "model": body.get("model") or "tiny", "data": data, "usage": usage}
+
+
 class Handler(BaseHTTPRequestHandler):
     """Knobs: error (status, body), pieces, delay, die_after, error_after, hang, silent, infer."""
 
@@ -115,6 +125,8 @@ class Handler(BaseHTTPRequestHandler):
             case ("POST", "/v2/models/tiny/infer"):
                 outputs = [{"name": "y", "shape": [2, 2], "datatype": "FP32", "data": [1.5, 2.5, 3.5, 4.5]}]
                 self.reply(200, {"model_name": "tiny", "outputs": KNOBS.get("outputs", outputs)})
+            case ("POST", "/v1/embeddings"):
+                self.reply(200, embeddings(body))
             case ("GET", "/v2/models/tiny") if KNOBS.get("declared"):
                 self.reply(200, {"inputs": KNOBS["declared"]})
             case _:

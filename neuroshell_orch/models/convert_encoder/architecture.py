@@ -18,7 +18,6 @@ from neuroshell_orch.models.convert_encoder.safetensors_file import SafetensorsF
 
 FAMILIES: Final = ("bert",)
 _SUPPORTED: Final = "Encoders of these families can be converted: " + ", ".join(FAMILIES) + "."
-_LIMIT: Final = 4 << 20
 _UNUSED: Final = ("pooler.", "embeddings.position_ids", "cls.")
 """Tensors of a BERT that a sentence encoder does not need."""
 
@@ -66,14 +65,13 @@ def read_architecture(path: Path, file: SafetensorsFile) -> Architecture:
 
 
 class _Fields:
-    """The fields of ``config.json``, typed and bounded."""
+    """The fields of ``config.json``, typed and bounded. ``encoders.read`` has seen the file already."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.values: dict[str, Any]
         try:
-            with path.open("rb") as stream:
-                self.values = msgspec.json.decode(stream.read(_LIMIT), type=dict[str, Any])
+            self.values = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise self.invalid("it is not a JSON object") from None
         except OSError as error:

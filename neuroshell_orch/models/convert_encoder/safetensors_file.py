@@ -55,11 +55,12 @@ class SafetensorsFile:
             raise OrchError("file-missing", f"{path} does not exist.", "Name the model's whole folder.") from None
         except OSError as error:
             raise OrchError("not-allowed", f"{path} cannot be opened: {error.strerror}.", "") from None
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            os.close(descriptor)
+            self.invalid("the file", "is not a regular file")
         self._file = open(descriptor, "rb")  # noqa: PTH123, SIM115 - a descriptor, closed by close()
         try:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
-                self.invalid("the file", "is not a regular file")
             self._read_table(facts.st_size)
         except BaseException:
             self.close()
