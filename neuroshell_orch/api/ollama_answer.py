@@ -12,17 +12,18 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from neuroshell_orch.api.ollama_names import instant
 from neuroshell_orch.api.openai_voices import ChatVoice
 from neuroshell_orch.api.problems import body_of, encode, json_response
 from neuroshell_orch.api.requests import while_connected
+from neuroshell_orch.api.streams import Stream
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.protocol import Done
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
 
@@ -84,7 +85,7 @@ async def respond(request: Request, service: Service, job: Job) -> Response:
     except BaseException:
         await answer.aclose()
         raise
-    return StreamingResponse(telling.lines(first, answer), media_type=NDJSON)
+    return Stream(telling.lines(first, answer), NDJSON)
 
 
 async def _first(answer: AsyncGenerator[Piece | Done, None]) -> Piece | Done:
@@ -105,7 +106,7 @@ class _Telling:
             reader = CallReader(request.tools)
         self._voice = ChatVoice(reader, is_json=bool(request.schema))
 
-    async def lines(self, first: Piece | Done, rest: AsyncGenerator[Piece | Done, None]) -> AsyncIterator[bytes]:
+    async def lines(self, first: Piece | Done, rest: AsyncGenerator[Piece | Done, None]) -> AsyncGenerator[bytes, None]:
         """The stream."""
         async with aclosing(rest):
             said: Piece | Done | None = first

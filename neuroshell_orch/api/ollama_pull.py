@@ -9,20 +9,19 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import StreamingResponse
-
 from neuroshell_orch.api.ollama_answer import NDJSON, line
 from neuroshell_orch.api.ollama_models import SMALL, Named
 from neuroshell_orch.api.ollama_names import among
 from neuroshell_orch.api.problems import body_of, json_response
 from neuroshell_orch.api.requests import read_json, while_connected
+from neuroshell_orch.api.streams import Stream
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.models import catalogue
 from neuroshell_orch.models.pulling import Pulled, Step
 from neuroshell_orch.pulls import Pulls
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -49,7 +48,7 @@ async def pull(request: Request) -> Response:
     if body.stream is False:
         await while_connected(request, _to_its_end(steps))
         return json_response({"status": "success"})
-    return StreamingResponse(_lines(known[name], steps), media_type=NDJSON)
+    return Stream(_lines(known[name], steps), NDJSON)
 
 
 def _pulls(request: Request) -> Pulls:
@@ -71,7 +70,7 @@ async def _to_its_end(steps: AsyncGenerator[Step | Pulled, None]) -> None:
             pass
 
 
-async def _lines(entry: Entry, steps: AsyncGenerator[Step | Pulled, None]) -> AsyncIterator[bytes]:
+async def _lines(entry: Entry, steps: AsyncGenerator[Step | Pulled, None]) -> AsyncGenerator[bytes, None]:
     yield line({"status": "pulling manifest"})
     stage = ""
     try:

@@ -13,15 +13,14 @@ import uuid
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from starlette.responses import StreamingResponse
-
 from neuroshell_orch.api.problems import body_of, encode, json_response
 from neuroshell_orch.api.requests import while_connected
+from neuroshell_orch.api.streams import Stream
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.protocol import Done
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -62,7 +61,7 @@ async def respond(request: Request, service: Service, job: Job) -> Response:
         await answers.aclose()
         raise
     events = _stream(service, job, first, answers, head)
-    return StreamingResponse(events, headers={"Cache-Control": "no-cache"}, media_type="text/event-stream")
+    return Stream(events, "text/event-stream", {"Cache-Control": "no-cache"})
 
 
 async def _first(answers: AsyncGenerator[tuple[int, Piece | Done], None]) -> tuple[int, Piece | Done]:
@@ -145,7 +144,7 @@ async def _stream(
     first: tuple[int, Piece | Done],
     rest: AsyncGenerator[tuple[int, Piece | Done], None],
     head: dict[str, Any],
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     head["object"] = job.chunk
     begun: set[int] = set()
     ends: dict[int, Done] = {}
