@@ -137,6 +137,7 @@ def _check_folder(folder: Path) -> None:
 
 def _encoder(folder: Path) -> Format:
     found = encoders.read(folder)
+    _read(folder / found.tokenizer, 1)
     if not found.graph:
         weights = (folder / found.tokenizer).parent / encoders.WEIGHTS
         _read(weights, 1)

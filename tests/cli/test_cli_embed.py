@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests import support_encoder as tiny
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def test_an_encoder_is_added_shown_and_asked(nsorch, source):
     assert result.code == 0, result
     assert result.out == ""
     assert "1 of 2 texts were longer than the model reads, and cut off." in result.err
-    reference = np.load("tests/data/tiny_encoder_vectors.npz")["mean_True"]
+    reference = np.load(DATA / "tiny_encoder_vectors.npz")["mean_True"]
     assert np.abs(np.load(out) - reference[[0, 4]]).max() < 1e-5
 
     found = nsorch("embed", "--json", stdin=b"the cat sits outside\nmovies\n").json

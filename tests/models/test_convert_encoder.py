@@ -62,6 +62,10 @@ def test_the_formats_of_an_encoder(tmp_path):
         (source / "onnx" / name).write_bytes((folder / name).read_bytes())
     assert identify(source) == "encoder"
     assert np.array_equal(embedded(source, tiny.TEXTS), embedded(folder, tiny.TEXTS))
+    (source / "tokenizer.json").rename(source / "away")
+    with pytest.raises(OrchError, match=r"tokenizer\.json does not exist"):
+        identify(source)
+    (source / "away").rename(source / "tokenizer.json")
     (source / "onnx" / "model.onnx").write_text("no model")
     with pytest.raises(OrchError, match="is a text file, where an ONNX model was expected"):
         identify(source)
