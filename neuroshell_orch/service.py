@@ -146,8 +146,10 @@ class Service:
         default = self.configuration.settings.default_model
         if default in models:
             return default
-        if not models:
-            raise OrchError("no-model", "No model is registered.", "Get one with: nsorch model pull smollm2-135m")
+        known = ", ".join(sorted(other for other, model in models.items() if model.runtime != "encoder")[:8])
+        if not known:
+            what = "No model that answers prompts is registered." if models else "No model is registered."
+            raise OrchError("no-model", what, "Get one with: nsorch model pull smollm2-135m")
         raise OrchError("no-model", "No default model is set.", f"Name one of them (DefaultModel= or -m): {known}.")
 
     def require_runtime(self, name: str, runtime: str) -> None:

@@ -139,6 +139,13 @@ def test_an_encoder_is_asked_for_nothing_else(served):
     assert {model["id"] for model in served.get("/v1/models")["data"]} == {"tiny", "fake"}
 
 
+def test_encoders_alone_are_nobody_to_ask(manager, folder):
+    manager.register("tiny", folder, "encoder")
+    manager.start(real=True)
+    with pytest.raises(OrchError, match="No model that answers prompts is registered"):
+        manager.ask("x")
+
+
 def test_several_encoders_have_to_be_named(served, folder):
     served.register("other", folder, "encoder")
     served.start(real=True)
