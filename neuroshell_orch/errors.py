@@ -35,6 +35,7 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "config-invalid": Kind(400, EXIT_BAD_INPUT),
     "model-invalid": Kind(422, EXIT_BAD_INPUT),
     "model-exists": Kind(409, EXIT_BAD_INPUT),
+    "token-exists": Kind(409, EXIT_BAD_INPUT),
     # Something named does not exist.
     "not-found": Kind(404, EXIT_NOT_FOUND),
     "no-model": Kind(404, EXIT_NOT_FOUND),
@@ -43,6 +44,7 @@ PROBLEMS: Final[dict[str, Kind]] = {
     "file-missing": Kind(404, EXIT_NOT_FOUND),
     # The service, not the request.
     "not-allowed": Kind(403, EXIT_UNAVAILABLE),
+    "unauthorized": Kind(401, EXIT_UNAVAILABLE),
     "service-unreachable": Kind(503, EXIT_UNAVAILABLE, retryable=True),
     "service-stopping": Kind(503, EXIT_UNAVAILABLE, retryable=True),
     "download-failed": Kind(502, EXIT_UNAVAILABLE, retryable=True),

@@ -28,6 +28,7 @@ ALLOWED = {
     "models": {"errors", "encoders", "config"},
     "client": {"errors", "api.schema", "config.paths"},
     "cli": {
+        "api.tokens",
         "costs",
         "planning",
         "core.budget",

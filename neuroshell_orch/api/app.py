@@ -13,14 +13,20 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from neuroshell_orch.api import embeddings, oip, ollama, openai, orch
+from neuroshell_orch.api.access import narrow, narrowed
 from neuroshell_orch.api.guard import Guard
+from neuroshell_orch.api.named import Named
 from neuroshell_orch.api.oip_state import State
 from neuroshell_orch.api.problems import on_crash, on_http_error, on_orch_error
 from neuroshell_orch.api.requests import ClientGone
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.requests import Request
+    from starlette.routing import BaseRoute
+    from starlette.types import ASGIApp
 
     from neuroshell_orch.service import Service
 
@@ -31,10 +37,22 @@ async def _on_client_gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody reads it
 
 
-def build(service: Service) -> Starlette:
-    """The application over ``service``."""
+routes = [*orch.routes, *openai.routes, *embeddings.routes, *oip.routes, *ollama.routes]
+
+
+def build(service: Service) -> ASGIApp:
+    """The application over ``service``, with all that stands before a route."""
+
+    def some(models: frozenset[str]) -> ASGIApp:
+        return _routed(narrow(service, models), narrowed(routes))
+
+    guard = Guard(_routed(service, routes), some, lambda: service.configuration.settings.allow_origins)
+    return Named(guard)
+
+
+def _routed(service: Service, routes: Sequence[BaseRoute]) -> Starlette:
     app = Starlette(
-        routes=[*orch.routes, *openai.routes, *embeddings.routes, *oip.routes, *ollama.routes],
+        routes=routes,
         exception_handlers={
             OrchError: on_orch_error,
             HTTPException: on_http_error,
@@ -43,7 +61,6 @@ def build(service: Service) -> Starlette:
             Exception: on_crash,
         },
     )
-    app.add_middleware(Guard)
     app.state.service = service
     app.state.oip = State()
     return app

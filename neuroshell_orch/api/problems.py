@@ -16,7 +16,12 @@ from neuroshell_orch.errors import OrchError
 
 RETRY_SECONDS: Final = "5"
 
-_OPENAI_TYPES: Final = {404: "not_found_error", 429: "rate_limit_error", 403: "permission_error"}
+_OPENAI_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 encode = msgspec.json.encode
 

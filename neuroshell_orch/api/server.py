@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 ACCEPT_AT_ONCE: Final = 64
 """Connections taken before other work gets its turn."""
@@ -28,7 +28,7 @@ ACCEPT_AT_ONCE: Final = 64
 class Server:
     """Serves ``app`` on any number of listening sockets; ``clients`` hears how many connections are open."""
 
-    def __init__(self, app: Starlette, clients: Callable[[int], None]) -> None:
+    def __init__(self, app: ASGIApp, clients: Callable[[int], None]) -> None:
         self._config = Config(
             app, lifespan="off", log_config=None, access_log=False, proxy_headers=False, server_header=False, ws="none"
         )

@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, str]] = {
     "mode": "List, show and set modes.",
     "model": "Add, fetch, list, remove, warm and cool models.",
     "config": "Print and check the configuration, with the source of each value.",
+    "token": "Make, list and revoke tokens of the loopback port.",
     "setup": "Install the service for this user, or remove it.",
     "doctor": "Say what is missing, and what to type to get it.",
     "serve": "Run the service in the foreground.",

@@ -6,6 +6,7 @@ allowed forms. Must not know the keys that use a kind.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from neuroshell_orch.config import paths, values
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 NAME_FORMS: Final = "1 to 64 of a-z, 0-9, dot, dash and underscore, the first one a letter or a digit"
 _NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _NAME_REST: Final = _NAME_FIRST | frozenset("._-")
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._\[\]:-]+", re.ASCII)
 _HEX: Final = frozenset("0123456789abcdef")
 
 
@@ -91,6 +93,14 @@ def whole(minimum: int, maximum: int) -> Kind:
     return Kind(parse, str, allowed)
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    found = tuple(text.split())
+    for origin in found:
+        if _ORIGIN.fullmatch(origin) is None:
+            raise _refuse(origin, ORIGINS.allowed)
+    return found
+
+
 def _positive_span(text: str) -> float:
     seconds = values.parse_timespan(text)
     if not seconds:
@@ -109,6 +119,7 @@ TEXT: Final = Kind(str, str, "any text on one line")
 NAME: Final = Kind(_name, str, NAME_FORMS)
 PATH: Final = Kind(_path, str, "an absolute path, or one that starts with ~/")
 DIGEST: Final = Kind(_digest, str, "sha256: and 64 hexadecimal digits")
+ORIGINS: Final = Kind(_origins, " ".join, "origins such as https://app.example, with spaces between them")
 BOOL: Final = Kind(values.parse_bool, values.format_bool, values.BOOL_FORMS)
 SPAN: Final = Kind(values.parse_timespan, values.format_timespan, values.TIMESPAN_FORMS)
 POSITIVE_SPAN: Final = Kind(_positive_span, values.format_timespan, f"{values.TIMESPAN_FORMS}; more than 0")

@@ -16,6 +16,7 @@ from neuroshell_orch.config.kinds import (
     DIGEST,
     MEMORY,
     NAME,
+    ORIGINS,
     PATH,
     POSITIVE_SPAN,
     SPAN,
@@ -70,6 +71,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "queue"
     worker_memory_max: Annotated[int | Percent, Key(MEMORY, "The most memory that one worker may use.")] = UNLIMITED
     shared_memory: Annotated[bool, Key(BOOL, "Programs of this user may pass tensors in shared memory.")] = False
+    allow_origins: Annotated[
+        tuple[str, ...], Key(ORIGINS, "Web pages that may call the loopback port; they need a token as well.")
+    ] = ()
     worker_launcher: Annotated[str, Key(_LAUNCHER, "Workers are systemd services or child processes.")] = "auto"
 
 

@@ -125,8 +125,8 @@ def require_model(config: Configuration, name: str) -> None:
         raise OrchError("model-unknown", f"there is no model {name!r}.", _names("Models", name, config.models))
 
 
-def write_file(path: Path, text: str, *, exclusive: bool = False) -> bool:
-    """Write ``text`` atomically to ``path``, mode 0644, with its folders.
+def write_file(path: Path, text: str, *, exclusive: bool = False, mode: int = 0o644) -> bool:
+    """Write ``text`` atomically to ``path``, with its folders.
 
     Returns False, and changes nothing, where ``exclusive`` and there is something at ``path`` already.
     """
@@ -137,7 +137,7 @@ def write_file(path: Path, text: str, *, exclusive: bool = False) -> bool:
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
                 file.write(text.encode())
-                os.fchmod(descriptor, 0o644)
+                os.fchmod(descriptor, mode)
                 file.flush()
                 os.fsync(descriptor)
             if not exclusive:

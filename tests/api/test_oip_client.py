@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuroshell_orch.api.guard import read_token
+from neuroshell_orch.api import tokens
 from tests.api.support_oip import HEADER, TwoSockets, exchange, identity, simple
 
 SCRIPT = Path(__file__).with_name("triton_examples.py")
@@ -37,7 +37,14 @@ def both(xdg):
 
 @pytest.mark.parametrize("mode", ["sync", "aio"])
 def test_the_documented_examples_over_tcp(both, mode):
-    command = [sys.executable, str(SCRIPT), mode, f"127.0.0.1:{both.port}", read_token(), str(os.getpid())]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        mode,
+        f"127.0.0.1:{both.port}",
+        tokens.create("examples", None, None),
+        str(os.getpid()),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
 

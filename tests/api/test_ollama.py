@@ -9,7 +9,7 @@ import httpx
 import ollama
 import pytest
 
-from neuroshell_orch.api.guard import token_path
+from neuroshell_orch.api import tokens
 from tests.api.support_oip import TwoSockets, exchange
 from tests.support_daemon import wait_until
 from tests.support_fake import fake_environment
@@ -378,8 +378,8 @@ def test_over_tcp_with_the_token(xdg, monkeypatch):
     try:
         address = f"http://127.0.0.1:{both.port}"
         with ollama.Client(host=address) as nobody:
-            assert refused(nobody.list)[0] == 403
-        monkeypatch.setenv("OLLAMA_API_KEY", token_path().read_text().strip())
+            assert refused(nobody.list)[0] == 401
+        monkeypatch.setenv("OLLAMA_API_KEY", tokens.create("ollama", None, None))
         with ollama.Client(host=address) as client:
             assert [model.model for model in client.list().models] == ["fake:latest"]
             assert client.ps().models == []

@@ -30,6 +30,7 @@ LOOKING = [
     ["config", "cat"],
     ["config", "show"],
     ["config", "check"],
+    ["token", "list"],
     ["doctor"],
     ["help", "exit-codes"],
     ["setup", "--dry-run"],

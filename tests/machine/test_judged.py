@@ -276,10 +276,13 @@ def test_the_port_is_opt_in_and_asks_for_its_token(fresh):
         "h = {'Authorization': 'Bearer ' + sys.argv[1]} if len(sys.argv) > 1 else {}; "
         "c.request('GET', '/v1/models', headers=h); r = c.getresponse(); print(r.status, r.read().decode())"
     )
-    assert fresh.run(f'python3 -c "{code}"').stdout.startswith("403")
-    allowed = fresh.run(f'python3 -c "{code}" "$(cat ~/.local/state/nsorch/http-token)"').stdout
+    assert fresh.run(f'python3 -c "{code}"').stdout.startswith("401")
+    token = fresh.run("nsorch token create judge 2>/dev/null").stdout.strip()
+    allowed = fresh.run(f'python3 -c "{code}" {token}').stdout
     assert allowed.startswith("200")
     assert "smollm2-135m" in allowed
+    fresh.run("nsorch token revoke judge")
+    assert fresh.run(f'python3 -c "{code}" {token}').stdout.startswith("401")
     fresh.run("systemctl --user disable --now nsorch-http.socket")
 
 

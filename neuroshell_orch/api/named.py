@@ -1,0 +1,69 @@
+"""A name for every request: taken from ``X-Request-Id`` or given, sent back, and said in the journal.
+
+Owns the outermost layer of the application, so that errors and refusals have the name as well. The journal hears of
+failures; of all requests only with LogLevel=debug. Never given a body. Must not know routes or who may call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Final
+
+from neuroshell_orch.sd import journal
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADER: Final = b"x-request-id"
+_TAKEN: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+"""What a client may call its request; anything else gets a name of ours, since it is written into headers and logs."""
+
+
+class Named:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._prefix = os.urandom(6).hex()
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        name = next((value for key, value in scope["headers"] if key == HEADER), b"")
+        if _TAKEN.fullmatch(name) is None:
+            name = f"{self._prefix}-{next(self._numbers):x}".encode()
+        began, status = time.monotonic(), 499
+
+        async def tagged(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message["headers"], (HEADER, name)]}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tagged)
+        finally:
+            path = _shown(scope)
+            journal.log(
+                journal.WARNING if status >= 500 else journal.DEBUG,
+                f"{scope['method']} {path}: {status} after {time.monotonic() - began:.3f} s",
+                request=name.decode(),
+                status=status,
+            )
+
+
+def _shown(scope: Scope) -> str:
+    """The path without anything that only the client knows the meaning of."""
+    if "endpoint" not in scope:
+        return "(no such path)"
+    path: str = scope["path"]
+    for key, value in scope.get("path_params", {}).items():
+        path = path.replace(str(value), f"{{{key}}}")
+    return path
