@@ -87,6 +87,7 @@ def list_(as_json: Json = False) -> None:
         return
     if not found:
         output.note("There is no token so far: make one with nsorch token create NAME.")
+        return
     rows = []
     for token in found:
         lasts = "never" if token.expires is None else output.span(token.expires - now)
