@@ -5,7 +5,7 @@ frames beyond the message types, and never imports ``onnxruntime``: genai finds 
 that name would cost every worker 25 ms and 19 MiB (8 of them private) for nothing. Its dummy model is therefore a
 genai folder too (see ``dummy``), and a parked worker has run exactly what a load will run.
 
-genai holds the interpreter's lock while it loads a model, so a load can only be ended by ending the process.
+A load cannot be interrupted from outside: it is ended by ending the process.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes import base, devices, dummy, files, mappings
 from neuroshell_orch.runtimes.genai_guidance import Guidance, guidance, refusal
+from neuroshell_orch.runtimes.genai_open import open_model
 from neuroshell_orch.runtimes.genai_prompt import Template
 from neuroshell_orch.runtimes.genai_writer import Native, Writer
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor
@@ -95,13 +96,8 @@ class GenaiRuntime:
         )
 
     def _open(self, device: str, threads: int) -> None:
-        config = self._og.Config(str(self._folder))
-        config.clear_providers()
-        if device == "cuda":
-            config.append_provider("cuda")
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
-        self._model = self._og.Model(config)
-        self._tokenizer = self._og.Tokenizer(self._model)
+        overlay = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
+        self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay)
         self._ends = frozenset(int(number) for number in self._tokenizer.eos_token_ids)
         self._template = Template(self._tokenizer)
 
