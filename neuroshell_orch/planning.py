@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from neuroshell_orch.desktop.gpu import Gpu
 
 
+HIBERNATING = frozenset({"hibernate", "adaptive"})
+"""The policies that have a use for weights that can be given back."""
+
+
 class Order(msgspec.Struct, frozen=True):
     """How one model is loaded: the frame for its worker, and the most memory (bytes) that worker may use.
 
-    ``prepare``: it should be loaded from a copy whose weights can be given back.
+    ``prepare``: whether a copy whose weights can be given back is to be loaded instead, see ``prepares``.
     """
 
     load: Load
     memory_max: int | None
-    prepare: bool = False
+    prepare: str = "never"
 
 
 def parameters_of(mode: ModeSettings, keep_alive: str) -> Parameters:
@@ -54,7 +58,15 @@ def order_of(configuration: Configuration, name: str) -> Order:
         options={"device": model.device},
     )
     wanted = model.memory_max if model.memory_max is not None else configuration.settings.worker_memory_max
-    return Order(load, _bytes(wanted), configuration.mode_of(name).policy in {"hibernate", "adaptive"})
+    return Order(load, _bytes(wanted), prepares(configuration, name))
+
+
+def prepares(configuration: Configuration, name: str) -> str:
+    """What becomes of the model's prepared copy: ``make`` it and use it, ``use`` it where there is one, ``never``."""
+    wanted = configuration.models[name].prepare or configuration.settings.prepare
+    if wanted == "auto":
+        return "make" if configuration.mode_of(name).policy in HIBERNATING else "use"
+    return "make" if wanted == "yes" else "never"
 
 
 def plans_of(configuration: Configuration, cost: Callable[[ModelSettings, str], Cost]) -> dict[str, Plan]:

@@ -37,6 +37,7 @@ _KEEP_ALIVE: Final = choice("client", "server", "min", "max")
 _DEVICE: Final = choice("auto", "cpu", "cuda")
 _LAUNCHER: Final = choice("auto", "systemd", "child")
 _LOG_LEVEL: Final = choice("debug", "info", "warning", "error")
+_PREPARE: Final = choice("auto", "yes", "no")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +72,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "queue"
     worker_memory_max: Annotated[int | Percent, Key(MEMORY, "The most memory that one worker may use.")] = UNLIMITED
     shared_memory: Annotated[bool, Key(BOOL, "Programs of this user may pass tensors in shared memory.")] = False
+    prepare: Annotated[
+        str, Key(_PREPARE, "Copies of models whose weights can be given back: auto makes them where a mode hibernates.")
+    ] = "auto"
     allow_origins: Annotated[
         tuple[str, ...], Key(ORIGINS, "Web pages that may call the loopback port; they need a token as well.")
     ] = ()
@@ -98,12 +102,13 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Annotated[str, Key(_RUNTIME, "The runtime that loads it.", required=True)] = ""
     digest: Annotated[str, Key(DIGEST, "What the file's content hashes to.")] = ""
     mode: Annotated[str, Key(NAME, "The mode of this model alone.")] = ""
-    threads: Annotated[int, Key(whole(0, 4096), "How many threads compute; 0 means every core.")] = 0
+    threads: Annotated[int, Key(whole(0, 4096), "How many threads compute; 0: what was measured to be best, or every core.")] = 0
     device: Annotated[str, Key(_DEVICE, "What it runs on; auto takes an accelerator where one is usable.")] = "auto"
     parallel: Annotated[int, Key(whole(1, 64), "How many answers it may write at once.")] = 1
     context_length: Annotated[
         int, Key(whole(0, 1 << 24), "The longest context in tokens; 0 means the model's own.")
     ] = 0
+    prepare: Annotated[str, Key(_PREPARE, "As in [Orchestrator], for this model alone.")] = ""
     load_timeout_sec: Annotated[float | None, Key(POSITIVE_SPAN, "As in [Orchestrator], for this model alone.")] = None
     memory_max: Annotated[int | Percent | None, Key(MEMORY, "WorkerMemoryMax= for this model alone.")] = None
     description: Annotated[str, Key(TEXT, "What the model is, for people.")] = ""

@@ -157,6 +157,11 @@ class OnnxRuntime:
         return [known[name] for name in names]
 
 
+def open_session(path: Path, threads: int, providers: tuple[str, ...] = ("CPUExecutionProvider",)) -> Native:
+    """A session as this runtime opens them; ``FAILURES`` come through as they are."""
+    return onnxruntime.InferenceSession(str(path), _options(threads), list(providers))
+
+
 def _options(threads: int) -> Native:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -1,6 +1,7 @@
 """A copy of a model whose weights lie in its data file exactly as the processor's kernels want them.
 
-Owns the making of that copy: ``python -m neuroshell_orch.runtimes.prepare SOURCE OUT``. onnxruntime repacks most
+Owns the making of that copy: ``python -m neuroshell_orch.runtimes.prepare SOURCE OUT [--tune] [--background]``; with
+``--tune`` the fastest number of threads is found, too (see ``tuning``), and printed as JSON. onnxruntime repacks most
 weights at load into anonymous memory, which can only be given back by unloading; a prepared model maps them instead,
 so that a worker can hibernate. The copy fits one onnxruntime on one kind of processor (``workers.prepared`` names it
 so) and takes more disk, as the file keeps the original weights besides. Must not know who wants it.
@@ -19,22 +20,24 @@ import onnxruntime
 
 from neuroshell_orch import encoders
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.runtimes import files
+from neuroshell_orch.runtimes import files, tuning
 from neuroshell_orch.runtimes.onnx import FAILURES, detail
 
 CONFIG: Final = "genai_config.json"
 _MIN_SIZE: Final = "1024"
 
 
-def prepare(source: Path, out: Path) -> None:
-    """Write the prepared copy of ``source``, a runtime's folder or an ONNX file, into the empty folder ``out``."""
+def prepare(source: Path, out: Path) -> Path:
+    """Write the prepared copy of ``source``, a runtime's folder or an ONNX file, into the empty folder ``out``.
+
+    Returns what is loaded of it: the folder of a language model, or else a graph.
+    """
     if not source.is_dir():
         files.check_onnx(source)
         _graph(source, out / source.name)
-        return
+        return out / source.name
     if not (source / CONFIG).exists():
-        _encoder(source, out)
-        return
+        return _encoder(source, out)
     config = json.loads((source / CONFIG).read_bytes())
     data = files.check_genai(source, config)
     graphs = {path for path in source.rglob("*.onnx") if path.is_file()}
@@ -47,9 +50,10 @@ def prepare(source: Path, out: Path) -> None:
             _graph(path, target)
         else:
             shutil.copyfile(path, target)
+    return out
 
 
-def _encoder(source: Path, out: Path) -> None:
+def _encoder(source: Path, out: Path) -> Path:
     """Of an encoder only what is used: folders that others made hold the same weights in several forms."""
     graph = Path(encoders.read(source).graph)
     files.check_onnx(source / graph)
@@ -59,6 +63,7 @@ def _encoder(source: Path, out: Path) -> None:
         shutil.copyfile(path, target)
     (out / graph).parent.mkdir(parents=True, exist_ok=True)
     _graph(source / graph, out / graph)
+    return out / graph
 
 
 def _graph(source: Path, target: Path) -> None:
@@ -91,15 +96,18 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def main(source: str, out: str) -> int:
-    """The command: says on standard output what went wrong, for the daemon to pass on."""
+def main(source: str, out: str, *flags: str) -> int:
+    """The command: says on standard output how the model is fastest, or what went wrong, for others to pass on."""
+    if "--background" in flags:
+        os.nice(19)
     try:
-        prepare(Path(source), Path(out))
+        made = prepare(Path(source), Path(out))
     except OrchError as error:
         print(json.dumps([error.problem, error.message, error.hint]))  # noqa: T201 - this is its only output
         return 1
+    print(json.dumps(tuning.tune_model(made) if "--tune" in flags else None))  # noqa: T201
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    sys.exit(main(*sys.argv[1:]))

@@ -1,13 +1,15 @@
-"""When prepared copies are made: before the first load that wants to hibernate, without holding it up for long.
+"""When prepared copies are made and used: a load finds its copy, or goes on without one while it is made.
 
-Owns one making per model at a time and the patience of a load for it. A copy that takes longer, or cannot be made,
-costs nothing but its benefit: the model is loaded from its own files, and the next load finds the copy. Must not
-know how a copy is made (``prepared`` does), nor which models should hibernate.
+Owns one making per model at a time. The first copy of a model that wants to hibernate is worth a few seconds of a
+load's patience; one that became useless (another runtime, another processor, a changed model, a damaged file) is made
+anew in the background, while the model's own files serve. A copy that cannot be made costs nothing but its benefit.
+Must not know how a copy is made (``prepared`` does), nor which models should hibernate.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,40 +18,61 @@ import msgspec
 
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.sd import journal
-from neuroshell_orch.workers import prepared
+from neuroshell_orch.workers import copies
 
 if TYPE_CHECKING:
     from neuroshell_orch.planning import Order
     from neuroshell_orch.workers.protocol import Load
 
-PATIENCE: Final = 20.0
-"""Seconds that a load waits for a copy of its model. A gigabyte takes a few on an idle machine."""
+PATIENCE: Final = 5.0
+"""Seconds that a load waits for its model's first copy, which small models have by then."""
+
+_GPU: Final = Path("/dev/nvidiactl")
 
 
 class Preparer:
     """Copies in ``cache``. Belongs to the event loop's thread."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, patience: float = PATIENCE) -> None:
         self._cache = cache
+        self._patience = patience
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._failed: set[Path] = set()
+        self._failed: set[str] = set()
+        """Keys of what could not be prepared: not tried again by this daemon."""
 
     async def load_of(self, order: Order) -> Load:
-        """The order's load, of the prepared copy if that is wanted and can be had soon."""
+        """The order's load: of the prepared copy where there is one, or will be soon and is wanted."""
         load = order.load
-        if not order.prepare:
-            return load
+        if order.prepare == "never" or (load.options.get("device", "auto") != "cpu" and _GPU.exists()):
+            return load  # a copy is made for the processor's kernels
         source = Path(load.path)
+        wanted = order.prepare == "make"
+        if not wanted and not copies.has_other(self._cache, source):
+            return load
         try:
-            copy = await asyncio.to_thread(prepared.prepared_path, self._cache, source)
+            found = await asyncio.to_thread(copies.find, self._cache, source)
+            if found is None and wanted:
+                found = await self._made(load, source)
         except OSError:
             return load  # the load itself says what is wrong with the file
-        if not copy.exists() and copy not in self._failed:
-            task = self._running.get(load.path)
-            if task is None:
-                task = self._running[load.path] = asyncio.get_running_loop().create_task(self._make(load, source, copy))
-            await asyncio.wait({task}, timeout=PATIENCE)
-        return msgspec.structs.replace(load, path=str(copy)) if copy.exists() else load
+        if found is None:
+            return load
+        path, manifest = found
+        return msgspec.structs.replace(load, path=str(path), threads=load.threads or threads_of(manifest.tuning))
+
+    async def _made(self, load: Load, source: Path) -> tuple[Path, copies.Manifest] | None:
+        key = copies.key_of(source)
+        if key in self._failed:
+            return None
+        patience = 0.0 if copies.has_other(self._cache, source) else self._patience
+        task = self._running.get(load.path)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._make(load, source, key, patience == 0))
+            self._running[load.path] = task
+        if not patience:
+            return None
+        await asyncio.wait({task}, timeout=patience)
+        return await asyncio.to_thread(copies.find, self._cache, source)
 
     async def close(self) -> None:
         """Give up what is being made."""
@@ -57,16 +80,25 @@ class Preparer:
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _make(self, load: Load, source: Path, copy: Path) -> None:
+    async def _make(self, load: Load, source: Path, key: str, background: bool) -> None:
+        from neuroshell_orch.workers import prepared  # noqa: PLC0415 - what starts processes is seldom needed here
+
         began = time.monotonic()
         try:
-            await prepared.prepare(self._cache, source)
-        except (OrchError, OSError) as error:
-            self._failed.add(copy)
+            await prepared.make(self._cache, source, background=background)
+        except OrchError as error:
+            self._failed.add(key)
             text = f"{load.model}: no copy that can hibernate could be made: {error}"
             journal.log(journal.WARNING, text, model=load.model)
         else:
             seconds = time.monotonic() - began
             journal.log(journal.INFO, f"{load.model}: prepared to hibernate in {seconds:.1f} s", model=load.model)
         finally:
-            del self._running[load.path]
+            self._running.pop(load.path, None)
+
+
+def threads_of(tuning: copies.Tuning | None) -> int:
+    """The measured number of threads where it was measured with the cores that there are; 0: every core."""
+    if tuning is None or tuning.cores != len(os.sched_getaffinity(0)):
+        return 0
+    return tuning.threads

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes.mappings import Weights, mappings_of
+from neuroshell_orch.workers.copies import LOCK, MANIFEST
 from neuroshell_orch.workers.launch import ChildLauncher, WorkerSpec
-from neuroshell_orch.workers.prepared import machine_key, prepare, prepared_path
+from neuroshell_orch.workers.prepared import prepare, prepared_path
 from neuroshell_orch.workers.process import Worker
 from neuroshell_orch.workers.protocol import ChatMessage, Generate, Infer, Load, Tensor
 from tests.support_tiny import tiny_genai_folder
@@ -109,7 +110,7 @@ async def test_a_prepared_language_model_writes_the_same(tmp_path):
     folder = tiny_genai_folder(tmp_path / "tiny")
     copy = await prepare(tmp_path / "cache", folder)
     assert await prepare(tmp_path / "cache", folder) == copy
-    assert sorted(p.name for p in copy.iterdir()) == sorted(p.name for p in folder.iterdir())
+    assert sorted(p.name for p in copy.iterdir()) == sorted([MANIFEST, *(p.name for p in folder.iterdir())])
     texts = []
     for path in (folder, copy):
         worker, _ = await started("genai", path)
@@ -130,18 +131,7 @@ async def test_what_cannot_be_prepared_leaves_nothing_behind(tmp_path):
     source.write_bytes(b"garbage" * 30)
     with pytest.raises(OrchError, match="not an ONNX model"):
         await prepare(tmp_path / "cache", source)
-    assert list((tmp_path / "cache" / "prepared").iterdir()) == []
-
-
-def test_another_model_runtime_or_processor_is_another_copy(tmp_path, monkeypatch):
-    source = tmp_path / "m.onnx"
-    source.write_bytes(b"one")
-    first = prepared_path(tmp_path, source)
-    source.write_bytes(b"other")
-    second = prepared_path(tmp_path, source)
-    monkeypatch.setattr("neuroshell_orch.workers.prepared.machine_key", lambda: "another")
-    assert len({first, second, prepared_path(tmp_path, source)}) == 3
-    assert "onnxruntime" in machine_key()
+    assert [path.name for path in (tmp_path / "cache" / "prepared").iterdir()] == [LOCK]
 
 
 SMAPS = """\
