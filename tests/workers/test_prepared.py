@@ -261,7 +261,8 @@ async def test_the_first_copy_is_waited_for_a_little(made, tmp_path, monkeypatch
     impatient, patient = preparing.Preparer(fresh, patience=0.01), preparing.Preparer(fresh, patience=60)
     assert (await impatient.load_of(order(source))).path == str(source)
     loading = asyncio.create_task(patient.load_of(order(source)))
-    await asyncio.sleep(0)
+    while len(making.calls) < 2:  # noqa: ASYNC110 - what is waited for is a call of the code under test
+        await asyncio.sleep(0.01)
     making.go.set()
     assert (await loading).path == str(fresh / "prepared" / path.parent.name / source.name)
     await impatient.close()
