@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from neuroshell_orch.api import embeddings, oip, ollama, openai, orch
+from neuroshell_orch.api import embeddings, oip, ollama, openai, openapi, orch
 from neuroshell_orch.api.access import narrow, narrowed
 from neuroshell_orch.api.guard import Guard
 from neuroshell_orch.api.named import Named
@@ -37,7 +37,7 @@ async def _on_client_gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody reads it
 
 
-routes = [*orch.routes, *openai.routes, *embeddings.routes, *oip.routes, *ollama.routes]
+routes = [*orch.routes, *openai.routes, *embeddings.routes, *oip.routes, *ollama.routes, *openapi.routes]
 
 
 def build(service: Service) -> ASGIApp:
