@@ -31,7 +31,7 @@ _MODEL: Final = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 
 OPEN: Final = frozenset(
     {
-        *("/", "/v2", "/v2/health/live", "/v2/health/ready", "/api/version"),
+        *("/", "/v2", "/v2/health/live", "/v2/health/ready", "/api/version", "/openapi.json"),
         *("/v1/models", "/v1/models/{model}", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
         *(f"{path}{leaf}" for path in _MODEL for leaf in ("", "/ready", "/config", "/stats", "/infer")),
         *("/v2/models/stats", "/v2/repository/index"),

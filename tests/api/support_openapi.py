@@ -1,0 +1,60 @@
+"""For tests of the description: the daemon with a fake model of each kind, and validators made from the document."""
+
+from __future__ import annotations
+
+import copy
+import os
+from contextlib import contextmanager
+
+import jsonschema
+
+from tests.api.support_oip import identity
+from tests.support_daemon import Manager
+
+FOLDERS = {
+    "HOME": "home",
+    "XDG_CONFIG_HOME": "config",
+    "XDG_DATA_HOME": "data",
+    "XDG_STATE_HOME": "state",
+    "XDG_CACHE_HOME": "cache",
+    "XDG_RUNTIME_DIR": "run",
+}
+
+
+@contextmanager
+def served(root, manager_class=Manager, **settings):
+    """The daemon with fakes under the names that the examples of the description use."""
+    before = {name: os.environ.get(name) for name in FOLDERS}
+    for name, folder in FOLDERS.items():
+        (root / folder).mkdir(mode=0o700)
+        os.environ[name] = str(root / folder)
+    manager = manager_class(root)
+    try:
+        manager.settings(DefaultModel="smollm2-135m", **{"SharedMemory": "yes"} | settings)
+        manager.model("smollm2-135m")
+        manager.model("all-minilm-l6-v2", "encoder")
+        manager.register("digits", identity(root / "digits.onnx", "FP32"), "onnx")
+        runtimes = ("genai=tests.workers.fake_runtime", "encoder=tests.api.fake_encoder")
+        manager.environment = {"NSORCH_RUNTIMES": ",".join(runtimes)}
+        manager.start()
+        yield manager
+    finally:
+        manager.end()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    log = manager.log.read_text()
+    assert "Traceback" not in log, log
+    assert "never retrieved" not in log, log
+
+
+def validator(document, schema, *, closed=False):
+    """For one schema of the document. ``closed``: a property that is not described is an error."""
+    components = copy.deepcopy(document["components"])
+    if closed:
+        for shown in components["schemas"].values():
+            if shown.get("properties"):
+                shown.setdefault("additionalProperties", False)
+    return jsonschema.Draft202012Validator({**schema, "components": components})
