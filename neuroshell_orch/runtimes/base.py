@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast, runtime_checkable
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from neuroshell_orch.workers.protocol import (
         Done,
@@ -63,6 +63,25 @@ class Runtime(Protocol):
 
     def infer(self, request: Infer, cancelled: Callable[[], bool]) -> list[Tensor]:
         """Run a tensor model once."""
+
+
+class Stream(Protocol):
+    """One answer that is being written."""
+
+    @property
+    def done(self) -> Done | OrchError | None:
+        """How it ended, or None while it goes on."""
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """What a runtime can do besides that writes several answers at once."""
+
+    def begin(self, request: Generate, emit: Emit, cancelled: Callable[[], bool]) -> Stream:
+        """Take a request on. Raises OrchError where it cannot be answered."""
+
+    def advance(self, streams: Sequence[Stream]) -> None:
+        """Take each of these answers a little further: one token, or one piece of its prompt. Never raises."""
 
 
 @runtime_checkable

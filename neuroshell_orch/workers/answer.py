@@ -1,7 +1,7 @@
 """One answer on its way from a worker to whoever asked.
 
-Owns the pieces that have arrived and nobody has taken yet. An answer that nobody reads fast enough holds up its
-worker (which then waits in its send); one that is cancelled throws away what still comes. So what lies here is
+Owns the pieces that have arrived and nobody has taken yet. An answer that nobody reads fast enough is held: its worker
+writes no more of it, and goes on with others. One that is cancelled throws away what still comes. So what lies here is
 bounded either way. Must not know frames or processes.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from neuroshell_orch.errors import OrchError
 
 HIGH: Final = 512
-"""Pieces that may lie unread before the worker is held up."""
+"""Pieces that may lie unread before the answer is held."""
 LOW: Final = 64
 """Unread pieces at which it may go on."""
 
@@ -27,10 +27,10 @@ LOW: Final = 64
 class Answer:
     """An asynchronous iterator over Pieces and one last Done. Close it (``contextlib.aclosing``) when leaving early."""
 
-    def __init__(self, job: int, cancel: Callable[[int], None], flow: Callable[[], None]) -> None:
+    def __init__(self, job: int, cancel: Callable[[int], None], hold: Callable[[int, bool], None]) -> None:
         self.job = job
         self._cancel = cancel
-        self._flow = flow
+        self._hold = hold
         self._unread: deque[Piece | Done] = deque()
         self._error: OrchError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -40,7 +40,7 @@ class Answer:
 
     @property
     def full(self) -> bool:
-        """Whether the worker should be held up for the sake of this answer."""
+        """Whether it is held."""
         return self._full
 
     @property
@@ -107,7 +107,7 @@ class Answer:
     def _set_full(self, full: bool) -> None:
         if full != self._full:
             self._full = full
-            self._flow()
+            self._hold(self.job, full)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

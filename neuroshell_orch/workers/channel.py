@@ -1,8 +1,7 @@
 """The daemon's end of the socket to one worker: frames in, frames out, on the event loop.
 
 Owns descriptor, buffers and framing. Reads by itself rather than through a transport, because the worker's first
-frame carries a descriptor along (its own memory accounting, see ``memory``) and because reading must be able to
-pause for a slow listener. Must not know what a frame means.
+frame carries a descriptor along (its own memory accounting, see ``memory``). Must not know what a frame means.
 """
 
 from __future__ import annotations
@@ -37,10 +36,9 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._inbox = bytearray()
         self._outbox: deque[memoryview] = deque()
-        self._reading = False
         self._passed: int | None = None
         self._expects_descriptor = True
-        self.resume()
+        self._loop.add_reader(sock, self._readable)
 
     @property
     def is_open(self) -> bool:
@@ -51,18 +49,6 @@ class Channel:
         """The descriptor that came with the first frame, if one did; the caller owns it from now on."""
         passed, self._passed = self._passed, None
         return passed
-
-    def pause(self) -> None:
-        """Read nothing for now: the worker will block once the socket is full."""
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._sock)
-
-    def resume(self) -> None:
-        """Read again."""
-        if not self._reading and self.is_open:
-            self._reading = True
-            self._loop.add_reader(self._sock, self._readable)
 
     def send(self, frame: bytes | bytearray) -> None:
         """Send one encoded frame, now or as soon as the worker reads. Silently dropped when the worker is gone."""
@@ -86,7 +72,7 @@ class Channel:
         """Close our end, which ends the worker, and report it. Harmless when closed already."""
         if not self.is_open:
             return
-        self.pause()
+        self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._sock.close()
         if self._passed is not None:

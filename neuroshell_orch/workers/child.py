@@ -1,17 +1,15 @@
 """The program that a worker runs: frames in on descriptor 0, a runtime, frames out.
 
-Owns the process: its two threads, its limits, its end. The main thread runs operations in their order; a reader
-thread takes frames off the socket, so that Cancel overtakes and the end of file ends the process at once, whatever
-the main thread is doing. Must not know any runtime; must never write a prompt or an answer anywhere but into a frame,
-which is why even an unexpected error is printed without its message.
+Owns the process: its two threads, its limits, its end. The main thread runs operations in their order, and answers in
+rounds: each that is being written gets one token in turn, so that a short one need not wait for a long one. A reader
+thread (see ``connection``) takes frames off the socket meanwhile. Must not know any runtime; must never write a prompt
+or an answer anywhere but into a frame, which is why even an unexpected error is printed without its message.
 """
 
 from __future__ import annotations
 
-import array
 import ctypes
 import os
-import queue
 import resource
 import signal
 import socket
@@ -19,16 +17,16 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Final, assert_never
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 import msgspec
 
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes import base
+from neuroshell_orch.workers.connection import Connection
 from neuroshell_orch.workers.environment import PARENT
 from neuroshell_orch.workers.protocol import (
-    HEADER,
-    MAX_FRAME,
     Cancel,
     Done,
     Embed,
@@ -36,9 +34,9 @@ from neuroshell_orch.workers.protocol import (
     Failed,
     FromWorker,
     Generate,
-    Hello,
     Hibernate,
     Hibernated,
+    Hold,
     Infer,
     Load,
     Loaded,
@@ -50,111 +48,117 @@ from neuroshell_orch.workers.protocol import (
     ToWorker,
     Wake,
     Woken,
-    decode_to_worker,
-    encode,
 )
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 _PR_SET_PDEATHSIG: Final = 1
-_EXIT_PROTOCOL: Final = 65
 
 
-class Connection:
-    """The socket to the daemon, and which jobs it has cancelled."""
+class Writing(NamedTuple):
+    """One of the answers that are being written."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self.requests: queue.SimpleQueue[ToWorker] = queue.SimpleQueue()
-        self._cancelled: set[int] = set()
-        self._newest = 0
-        self._ended = 0
-
-    def greet(self) -> None:
-        """Say hello, and pass on the descriptor by which the daemon reads our memory (see ``memory``)."""
-        rollup = os.open("/proc/self/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [rollup]))
-        try:
-            self._sock.sendmsg([encode(Hello(pid=os.getpid()))], [rights])
-        except BrokenPipeError:
-            os._exit(0)
-        os.close(rollup)
-
-    def send(self, message: FromWorker) -> None:
-        """Send one frame; waits while the daemon does not read. Without a daemon there is nothing left to do."""
-        try:
-            self._sock.sendall(encode(message))
-        except (BrokenPipeError, ConnectionResetError):
-            os._exit(0)
-
-    def is_cancelled(self, job: int) -> bool:
-        """Whether the daemon has cancelled ``job``."""
-        return job in self._cancelled
-
-    def forget(self, job: int) -> None:
-        """``job`` has ended: a Cancel that comes too late means nothing."""
-        self._ended = max(self._ended, job)
-        self._cancelled.discard(job)
-
-    def read_forever(self) -> None:
-        """The reader thread: never returns."""
-        try:
-            while True:
-                (size,) = HEADER.unpack(self._exactly(HEADER.size))
-                if size > MAX_FRAME:
-                    os._exit(_EXIT_PROTOCOL)
-                message = decode_to_worker(memoryview(self._exactly(size)))
-                if isinstance(message, Cancel):
-                    self._cancel(message.job)
-                    continue
-                if isinstance(message, Generate | Infer | Embed):
-                    self._newest = message.job
-                self.requests.put(message)
-        except msgspec.MsgspecError:
-            os._exit(_EXIT_PROTOCOL)
-        except OSError:
-            os._exit(0)
-
-    def _cancel(self, job: int) -> None:
-        # Jobs are numbered upwards: one that is not known yet, or that has ended, can never be cancelled later.
-        if self._ended < job <= self._newest:
-            self._cancelled.add(job)
-
-    def _exactly(self, size: int) -> bytearray:
-        buffer = bytearray(size)
-        view = memoryview(buffer)
-        while view:
-            count = self._sock.recv_into(view)
-            if not count:
-                os._exit(0)
-            view = view[count:]
-        return buffer
+    job: int
+    stream: base.Stream
 
 
 class Child:
-    """Runs the daemon's requests on one runtime, one after the other."""
+    """Runs the daemon's requests on one runtime: answers side by side where it can, all else one after the other."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._runtime: base.Runtime | None = None
+        self._streams: base.Streams | None = None
+        """The same, where it writes several answers at once."""
         self._name = ""
         self._loaded = False
+        self._writing: list[Writing] = []
+        self._later: deque[ToWorker] = deque()
+        """Requests that wait until nothing is being written."""
 
     def run(self) -> None:
         """Never returns."""
+        requests = self._connection.requests
         while True:
-            request = self._connection.requests.get()
-            job = request.job if isinstance(request, Generate | Infer | Embed) else 0
-            try:
-                self._connection.send(self._perform(request))
-            except OrchError as error:
-                self._connection.send(Failed(error.problem, error.message, error.hint, job))
-            except MemoryError:
-                problem = "answer-failed" if job else "load-failed"
-                hint = "Close programs, choose a smaller model or a smaller context, or raise its MemoryMax."
-                self._connection.send(Failed(problem, "There was not enough memory.", hint, job))
+            if self._writing:
+                if not requests.empty() and (request := requests.get()) is not None:
+                    self._take(request)
+                self._round()
+            elif self._later:
+                self._do(self._later.popleft())
+            elif (request := requests.get()) is not None:
+                self._take(request)
+
+    def _take(self, request: ToWorker) -> None:
+        if isinstance(request, Generate) and not self._later and self._streams is not None:
+            self._begin(self._streams, request)
+        elif self._writing or self._later:
+            self._later.append(request)
+        else:
+            self._do(request)
+
+    def _do(self, request: ToWorker) -> None:
+        if isinstance(request, Generate) and self._streams is not None:
+            self._begin(self._streams, request)
+            return
+        job = request.job if isinstance(request, Generate | Infer | Embed) else 0
+        try:
+            self._end(job, self._perform(request))
+        except OrchError as error:
+            self._end(job, error)
+        except MemoryError:
+            self._end(job, _no_memory(job))
+
+    def _end(self, job: int, outcome: FromWorker | OrchError) -> None:
+        if isinstance(outcome, OrchError):
+            outcome = Failed(outcome.problem, outcome.message, outcome.hint, job)
+        self._connection.send(outcome)
+        if job:
             self._connection.forget(job)
+
+    # ---- answers, several at once ----
+
+    def _begin(self, runtime: base.Streams, request: Generate) -> None:
+        job, connection = request.job, self._connection
+        try:
+            self._model()
+            if connection.is_cancelled(job):
+                self._end(job, Done(job=job, reason="cancelled"))
+                return
+            stream = runtime.begin(request, self._emitter(job), lambda: connection.is_cancelled(job))
+        except OrchError as error:
+            self._end(job, error)
+        except MemoryError:
+            self._end(job, _no_memory(job))
+        else:
+            self._writing.append(Writing(job, stream))
+
+    def _round(self) -> None:
+        """Each answer goes on by one step, but for those that nobody reads; with none left, wait for news."""
+        assert self._streams is not None  # noqa: S101 - nothing else writes several at once
+        held = self._connection.is_held
+        streams = [writing.stream for writing in self._writing if not held(writing.job)]
+        if not streams:
+            request = self._connection.requests.get()
+            if request is not None:
+                self._take(request)
+            return
+        self._streams.advance(streams)
+        for writing in self._writing[:]:
+            if (done := writing.stream.done) is not None:
+                self._writing.remove(writing)
+                self._end(writing.job, done)
+
+    def _emitter(self, job: int) -> base.Emit:
+        send, piece = self._connection.send, Piece
+
+        def emit(text: str, tokens: int, scores: list[TokenScore] | None = None) -> None:
+            send(piece(job=job, text=text, tokens=tokens, scores=scores or []))
+
+        return emit
+
+    # ---- one thing at a time ----
 
     def _perform(self, request: ToWorker) -> FromWorker:
         started = time.monotonic()
@@ -179,8 +183,8 @@ class Child:
                 return Outputs(job=job, tensors=tensors)
             case Embed(job=job):
                 return self._embed(request, job)
-            case Cancel():
-                raise AssertionError("the reader thread handles Cancel")
+            case Cancel() | Hold():
+                raise AssertionError("the reader thread handles what overtakes")
             case _:
                 assert_never(request)
 
@@ -192,12 +196,13 @@ class Child:
         return msgspec.structs.replace(loaded, seconds=time.monotonic() - started)
 
     def _generate(self, request: Generate, job: int) -> Done:
-        connection, encode_piece = self._connection, Piece
+        connection, pass_on = self._connection, self._emitter(job)
         if connection.is_cancelled(job):
             return Done(job=job, reason="cancelled")
 
         def emit(text: str, tokens: int, scores: list[TokenScore] | None = None) -> None:
-            connection.send(encode_piece(job=job, text=text, tokens=tokens, scores=scores or []))
+            connection.wait_while_held(job)
+            pass_on(text, tokens, scores)
 
         return self._model().generate(request, emit, lambda: connection.is_cancelled(job))
 
@@ -212,6 +217,7 @@ class Child:
     def _use(self, name: str) -> base.Runtime:
         if self._runtime is None or self._name != name:
             self._runtime = base.create(name)
+            self._streams = self._runtime if isinstance(self._runtime, base.Streams) else None
             self._name = name
         return self._runtime
 
@@ -219,6 +225,11 @@ class Child:
         if self._runtime is None or not self._loaded:
             raise OrchError("internal", "This worker holds no model.", "Load one first.")
         return self._runtime
+
+
+def _no_memory(job: int) -> OrchError:
+    hint = "Close programs, choose a smaller model or a smaller context, or raise its MemoryMax."
+    return OrchError("answer-failed" if job else "load-failed", "There was not enough memory.", hint)
 
 
 def _die_with_parent() -> None:

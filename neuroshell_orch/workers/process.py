@@ -32,6 +32,7 @@ from neuroshell_orch.workers.protocol import (
     Hello,
     Hibernate,
     Hibernated,
+    Hold,
     Infer,
     Load,
     Loaded,
@@ -123,7 +124,7 @@ class Worker:
 
     def generate(self, request: Generate) -> Answer:
         """Send the request at once; iterate the result, and close it when leaving early."""
-        answer = Answer(request.job, self.cancel, self._flow)
+        answer = Answer(request.job, self.cancel, self._hold)
         if self._is_over():
             answer.fail(self._death())
             return answer
@@ -233,11 +234,9 @@ class Worker:
         else:
             _reject(self._inferences.get(failed.job), error)
 
-    def _flow(self) -> None:
-        if any(answer.full for answer in self._answers.values()) and not self._handle.exited.done():
-            self._channel.pause()
-        else:
-            self._channel.resume()
+    def _hold(self, job: int, held: bool) -> None:
+        if job in self._answers:
+            self._channel.send(encode(Hold(job=job, held=held)))
 
     # ---- the end ----
 
@@ -256,7 +255,7 @@ class Worker:
 
     def _process_gone(self, _exited: asyncio.Future[Exit]) -> None:
         if self._channel.is_open:
-            self._channel.resume()  # hear its last words, then the end of file
+            # What it still said is heard, then the end of file.
             asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self._channel.close)
         else:
             self._finish()

@@ -4,8 +4,9 @@ Owns the message types of both directions and their framing: a 4-byte little-end
 tagged by ``t``. Used by the parent (``process``) and by the child (``child``); must not know either of them,
 and must stay cheap to import because it stands on the path to the first token.
 
-A worker holds at most one model and runs one frame at a time, in order; only ``Cancel`` overtakes. End of file
-on the socket means that the daemon is gone: the worker exits at once.
+A worker holds at most one model. It takes frames in order and runs one at a time, but for answers, of which it may
+write several at once; only ``Cancel`` and ``Hold`` overtake. End of file on the socket means that the daemon is gone:
+the worker exits at once.
 """
 
 from __future__ import annotations
@@ -94,7 +95,11 @@ class Standby(Message, frozen=True):
 
 
 class Load(Message, frozen=True):
-    """Load a model. Answered by Loaded or Failed. ``threads`` 0 means every core this process may use."""
+    """Load a model. Answered by Loaded or Failed. ``threads`` 0 means every core this process may use.
+
+    ``parallel`` answers will be written at once. ``keep_prefix``: what was computed for a prompt may be kept for the
+    next one that begins alike.
+    """
 
     model: str
     runtime: str
@@ -102,6 +107,8 @@ class Load(Message, frozen=True):
     threads: int = 0
     context_length: int = 0
     options: dict[str, str] = {}
+    parallel: int = 1
+    keep_prefix: bool = True
 
 
 class Hibernate(Message, frozen=True):
@@ -170,6 +177,13 @@ class Cancel(Message, frozen=True):
     job: int
 
 
+class Hold(Message, frozen=True):
+    """Write no more of ``job`` until it is let go again: nobody reads what there is. Unknown jobs are ignored."""
+
+    job: int
+    held: bool = True
+
+
 # ---- worker to daemon ------------------------------------------------------------------------------------------
 
 
@@ -224,7 +238,10 @@ class Piece(Message, frozen=True):
 
 
 class Done(Message, frozen=True):
-    """An answer ended: ``reason`` is stop, length or cancelled. Times in seconds."""
+    """An answer ended: ``reason`` is stop, length or cancelled. Times in seconds.
+
+    ``cached_tokens`` of the prompt were known from an earlier one.
+    """
 
     job: int
     reason: str
@@ -232,6 +249,7 @@ class Done(Message, frozen=True):
     completion_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    cached_tokens: int = 0
 
 
 class Outputs(Message, frozen=True):
@@ -264,7 +282,7 @@ class Failed(Message, frozen=True):
     job: int = 0
 
 
-ToWorker = Standby | Load | Hibernate | Wake | Generate | Infer | Embed | Cancel
+ToWorker = Standby | Load | Hibernate | Wake | Generate | Infer | Embed | Cancel | Hold
 FromWorker = Hello | Parked | Loaded | Hibernated | Woken | Piece | Done | Outputs | Embedded | Failed
 
 _encoder = msgspec.msgpack.Encoder()
