@@ -102,7 +102,7 @@ class Daemon:
             pong=self._notifier.watchdog,
             leave=self._leave,
         )
-        self.server = Server(build(self.service), self._clients)
+        self.server = Server(build(self.service), self._clients, lambda: self.service.configuration.settings)
         engine = asyncio.ensure_future(self.service.engine.run())
         self.service.start()
         for listener in self._sockets:

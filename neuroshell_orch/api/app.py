@@ -5,6 +5,7 @@ Owns the list of conventions and the handlers for what none of them expected. Mu
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from neuroshell_orch.api import embeddings, oip, ollama, openai, openapi, orch
 from neuroshell_orch.api.access import narrow, narrowed
 from neuroshell_orch.api.guard import Guard
+from neuroshell_orch.api.limits import Bounds, Seats
 from neuroshell_orch.api.named import Named
 from neuroshell_orch.api.oip_state import State
 from neuroshell_orch.api.problems import on_crash, on_http_error, on_orch_error
@@ -42,12 +44,14 @@ routes = [*orch.routes, *openai.routes, *embeddings.routes, *oip.routes, *ollama
 
 def build(service: Service) -> ASGIApp:
     """The application over ``service``, with all that stands before a route."""
+    seats: Counter[str] = Counter()
 
     def some(models: frozenset[str]) -> ASGIApp:
-        return _routed(narrow(service, models), narrowed(routes))
+        return Seats(_routed(narrow(service, models), narrowed(routes)), seats)
 
-    guard = Guard(_routed(service, routes), some, lambda: service.configuration.settings.allow_origins)
-    return Named(guard)
+    whole = Seats(_routed(service, routes), seats)
+    guard = Guard(whole, some, lambda: service.configuration.settings.allow_origins)
+    return Named(Bounds(guard, lambda: service.configuration.settings))
 
 
 def _routed(service: Service, routes: Sequence[BaseRoute]) -> Starlette:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from neuroshell_orch.service import Service
     from neuroshell_orch.workers.protocol import Embedded
 
-MAX_BODY: Final = 16 << 20
-"""Bytes of a request."""
 MAX_INPUTS: Final = 2048
 """OpenAI's own bound."""
 _FORMS: Final = "Send a text, a list of texts, a list of tokens, or a list of lists of tokens."
@@ -52,7 +50,7 @@ class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 async def answer(request: Request) -> Response:
     """The response to POST /v1/embeddings."""
     service: Service = request.app.state.service
-    wanted = await read_json(request, EmbeddingsRequest, MAX_BODY)
+    wanted = await read_json(request, EmbeddingsRequest)
     if wanted.encoding_format not in {None, "float", "base64"}:
         raise OrchError("bad-request", "encoding_format is not known.", "Use float or base64.")
     if wanted.dimensions is not None and wanted.dimensions < 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from neuroshell_orch.api.limits import CLIENT
 from neuroshell_orch.api.problems import problem_response
 from neuroshell_orch.errors import OrchError
 
@@ -71,6 +72,7 @@ class Guard:
                 response.headers["WWW-Authenticate"] = f'{REALM}, error="invalid_token"' if sent else REALM
             await response(scope, receive, send)
             return
+        scope[CLIENT] = f"token {token.name}"
         await self._app_of(token)(scope, receive, send)
 
     def _origin(self, headers: dict[bytes, bytes]) -> bytes | None:

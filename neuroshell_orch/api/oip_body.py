@@ -8,15 +8,17 @@ written from the buffers that the worker's frame was decoded into. Must not know
 from __future__ import annotations
 
 import asyncio
+import sys
 import zlib
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from starlette.responses import Response
 
+from neuroshell_orch.api.limits import IN_FORCE, too_large
 from neuroshell_orch.api.oip_data import decode_bare_words
 from neuroshell_orch.api.problems import encode
-from neuroshell_orch.api.requests import MAX_BODY, parse_json
+from neuroshell_orch.api.requests import parse_json, pieces
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
@@ -54,13 +56,10 @@ async def read(request: Request) -> tuple[memoryview, memoryview]:
 async def _read(request: Request) -> bytearray:
     announced = request.headers.get("content-length", "")
     expected = int(announced) if announced.isascii() and announced.isdigit() and len(announced) < 20 else 0
-    if expected > MAX_BODY:
-        raise OrchError("bad-request", f"The body is longer than {MAX_BODY >> 20} MiB.", "Send less at once.")
-    body, size = bytearray(expected), 0
-    async for chunk in request.stream():
+    most = IN_FORCE.get().max_tensor_body
+    body, size = bytearray(expected if expected <= most else 0), 0
+    async for chunk in pieces(request, most, "MaxTensorBody"):
         size += len(chunk)
-        if size > MAX_BODY:
-            raise OrchError("bad-request", f"The body is longer than {MAX_BODY >> 20} MiB.", "Send less at once.")
         body[size - len(chunk) : size] = chunk
     return body
 
@@ -70,12 +69,13 @@ def _decompress(content: bytearray, coding: str) -> bytes:
         message = f"The body is compressed in a way that is not known ({coding[:40]})."
         raise OrchError("unsupported", message, "Send it as it is, or with gzip or deflate.")
     worker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # told apart by their first bytes
+    most = IN_FORCE.get().max_tensor_body
     try:
-        whole = worker.decompress(content, MAX_BODY + 1)
+        whole = worker.decompress(content, min(most + 1, sys.maxsize))
     except zlib.error:
         raise OrchError("bad-request", f"The body is not what {coding} makes.", "") from None
-    if len(whole) > MAX_BODY:
-        raise OrchError("bad-request", f"The body is longer than {MAX_BODY >> 20} MiB.", "Send less at once.")
+    if len(whole) > most:
+        raise too_large(most, "MaxTensorBody")
     if not worker.eof or worker.unused_data:
         raise OrchError(
             "bad-request", f"The body is not what {coding} makes: it is cut off, or goes on behind its end."
@@ -87,9 +87,9 @@ def parse(text: memoryview, kind: type[T]) -> T:
     """The JSON as ``kind``; NaN and infinity may stand in it as bare words. Raises OrchError."""
     try:
         return parse_json(text, kind)
-    except OrchError:
+    except OrchError as error:
         whole = bytes(text)
-        if b"NaN" not in whole and b"Infinity" not in whole:
+        if error.problem != "bad-request" or (b"NaN" not in whole and b"Infinity" not in whole):
             raise
         try:
             return msgspec.convert(decode_bare_words(whole), kind)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.responses import Response
 
+from neuroshell_orch.api.limits import take_seat
 from neuroshell_orch.api.ollama_names import instant
 from neuroshell_orch.api.openai_voices import ChatVoice
 from neuroshell_orch.api.problems import body_of, encode, json_response
@@ -76,6 +77,8 @@ def said_at_once(job: Job, reason: str) -> Response:
 async def respond(request: Request, service: Service, job: Job) -> Response:
     """The response; whatever goes wrong before its first piece has a status of its own."""
     assert job.request is not None  # noqa: S101 - without one there is nothing to write
+    if job.stream:
+        take_seat(request)
     telling = _Telling(service, job, job.request)
     answer = service.desk.generate(job.model, job.request, job.options)
     if not job.stream:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from neuroshell_orch.api import keep_alive
 from neuroshell_orch.api.ollama_answer import Job, respond, said_at_once
@@ -26,20 +26,17 @@ if TYPE_CHECKING:
     from neuroshell_orch.service import Service
     from neuroshell_orch.workers.protocol import Generate
 
-MAX_CHAT: Final = 16 << 20
-"""Bytes of a request."""
-
 
 async def generate(request: Request) -> Response:
     """POST /api/generate."""
-    body = await read_json(request, GenerateBody, MAX_CHAT)
+    body = await read_json(request, GenerateBody)
     empty = not body.prompt and not body.images
     return await _answer(request, body, None if empty else of_generate(body), chat=False)
 
 
 async def chat(request: Request) -> Response:
     """POST /api/chat."""
-    body = await read_json(request, ChatBody, MAX_CHAT)
+    body = await read_json(request, ChatBody)
     return await _answer(request, body, of_chat(body) if body.messages else None, chat=True)
 
 

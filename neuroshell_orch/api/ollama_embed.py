@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from neuroshell_orch.api import keep_alive, ollama_options
-from neuroshell_orch.api.embeddings_answer import MAX_BODY, MAX_INPUTS, floats
+from neuroshell_orch.api.embeddings_answer import MAX_INPUTS, floats
 from neuroshell_orch.api.ollama_answer import nanoseconds
 from neuroshell_orch.api.ollama_names import registered
 from neuroshell_orch.api.openai_request import between, text_of
@@ -61,7 +61,7 @@ class _Made(NamedTuple):
 async def embed(request: Request) -> Response:
     """POST /api/embed."""
     started = time.monotonic()
-    body = await read_json(request, EmbedBody, MAX_BODY)
+    body = await read_json(request, EmbedBody)
     texts = [body.input] if isinstance(body.input, str) and body.input else list(body.input or [])
     between("the number of texts in input", len(texts), 0, MAX_INPUTS)
     between("dimensions", body.dimensions, 0, 1 << 16)
@@ -85,7 +85,7 @@ async def embed(request: Request) -> Response:
 
 async def embeddings(request: Request) -> Response:
     """POST /api/embeddings."""
-    body = await read_json(request, OldBody, MAX_BODY)
+    body = await read_json(request, OldBody)
     texts: list[str | list[int]] = [text_of(body.prompt, "prompt")] if body.prompt else []
     made = await _made(request, body, Embed(job=0, inputs=texts))
     return json_response({"embedding": made.vectors[0] if made.vectors else []})

@@ -9,6 +9,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from neuroshell_orch.api.limits import take_seat
 from neuroshell_orch.api.ollama_answer import NDJSON, line
 from neuroshell_orch.api.ollama_models import SMALL, Named
 from neuroshell_orch.api.ollama_names import among
@@ -44,6 +45,8 @@ async def pull(request: Request) -> Response:
     if name is None:
         hint = f"The catalogue has: {', '.join(known)}."
         raise OrchError("model-unknown", f"pull: there is no model '{(body.wanted or '')[:80]}' to be had.", hint)
+    if body.stream is not False:
+        take_seat(request)
     steps = _pulls(request).follow(name)
     if body.stream is False:
         await while_connected(request, _to_its_end(steps))

@@ -7,7 +7,7 @@ answer is made.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
@@ -24,14 +24,11 @@ if TYPE_CHECKING:
     from neuroshell_orch.service import Service
     from neuroshell_orch.workers.protocol import Generate
 
-MAX_CHAT: Final = 16 << 20
-"""Bytes of a request."""
-
 
 async def chat(request: Request) -> Response:
     """POST /v1/chat/completions."""
     service: Service = request.app.state.service
-    wanted = await read_json(request, ChatRequest, MAX_CHAT)
+    wanted = await read_json(request, ChatRequest)
     generate = chat_request(wanted)
     options = ask_options(wanted)
     model = service.resolve(wanted.model)
@@ -62,7 +59,7 @@ async def completions(request: Request) -> Response:
     from neuroshell_orch.api.openai_text import TextRequest, text_job  # noqa: PLC0415 - chats do not need it
 
     service: Service = request.app.state.service
-    wanted = await read_json(request, TextRequest, MAX_CHAT)
+    wanted = await read_json(request, TextRequest)
     model = service.resolve(wanted.model)
     service.require_runtime(model, "genai")
     return await respond(request, service, text_job(wanted, model))

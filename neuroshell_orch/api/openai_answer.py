@@ -13,6 +13,7 @@ import uuid
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from neuroshell_orch.api.limits import take_seat
 from neuroshell_orch.api.problems import body_of, encode, json_response
 from neuroshell_orch.api.requests import while_connected
 from neuroshell_orch.api.streams import Stream
@@ -51,6 +52,8 @@ class Job(NamedTuple):
 
 async def respond(request: Request, service: Service, job: Job) -> Response:
     """The response; whatever goes wrong before its first piece has a status of its own."""
+    if job.stream:
+        take_seat(request)
     head = {"id": f"{job.mark}-{uuid.uuid4().hex}", "created": int(time.time()), "model": job.model}
     answers = _side_by_side([service.desk.generate(job.model, wanted, job.options) for wanted in job.requests])
     if not job.stream:

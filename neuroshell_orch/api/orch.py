@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
+from neuroshell_orch.api.limits import take_seat
 from neuroshell_orch.api.problems import json_response
 from neuroshell_orch.api.requests import read_json, while_connected
 from neuroshell_orch.api.schema import Free, Reloaded, SetMode, TakeLease
@@ -79,6 +80,7 @@ async def reload(request: Request) -> Response:
 
 async def get_events(request: Request) -> EventStream:
     """Each transition as it is made."""
+    take_seat(request)
     return EventStream(_service(request).listeners.listen())
 
 
@@ -96,7 +98,9 @@ async def free(request: Request) -> Response:
 
 async def take_lease(request: Request) -> EventStream:
     """Keep memory free for as long as this connection is open."""
-    return EventStream(_service(request).memory.lease(await read_json(request, TakeLease, SMALL)))
+    wanted = await read_json(request, TakeLease, SMALL)
+    take_seat(request)
+    return EventStream(_service(request).memory.lease(wanted))
 
 
 async def get_leases(request: Request) -> Response:

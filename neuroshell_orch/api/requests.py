@@ -1,47 +1,58 @@
 """Reading requests: bodies within bounds, JSON into types, and noticing that the client is gone.
 
-Owns the limits on what a client may send and the sentences for what it sent wrong, which name the field and never
-repeat its value. Must not know what a request means.
+Owns the reading of what a client sends, within the settings in force, and the sentences for what it sent wrong, which
+name the field and never repeat its value. Must not know what a request means.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from neuroshell_orch.api.limits import IN_FORCE, REFUSED, check_depth, too_large
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import AsyncGenerator, Coroutine
 
     from starlette.requests import Request
-
-MAX_BODY: Final = 256 << 20
-"""Bytes. Tensors are large; a prompt is not, and is bounded by the model's context."""
 
 T = TypeVar("T")
 
 
-async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
-    """The body. Raises OrchError when it is longer than ``limit`` bytes."""
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise OrchError("bad-request", f"The body is longer than {limit >> 20} MiB.", "Send less at once.")
-        chunks.append(chunk)
+async def read_body(request: Request, limit: int | None = None) -> bytes:
+    """The body. Raises OrchError when it is longer than ``limit`` bytes or than text may be, or comes too slowly."""
+    most = IN_FORCE.get().max_body
+    chunks = [chunk async for chunk in pieces(request, min(most, limit or most), "MaxBody" if limit is None else "")]
     return b"".join(chunks)
 
 
-async def read_json(request: Request, kind: type[T], limit: int = MAX_BODY) -> T:
+async def pieces(request: Request, limit: int, key: str = "") -> AsyncGenerator[bytes, None]:
+    """The body as it comes. Raises OrchError likewise; ``key`` names the setting that the limit is."""
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and (len(announced) > 19 or int(announced) > limit):
+        raise too_large(limit, key)
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large(limit, key)
+        yield chunk
+    refusal: OrchError | None = request.scope.get(REFUSED)
+    if refusal is not None:
+        raise refusal
+
+
+async def read_json(request: Request, kind: type[T], limit: int | None = None) -> T:
     """The body as ``kind``. Raises OrchError that names the field which does not fit."""
     return parse_json(await read_body(request, limit), kind)
 
 
 def parse_json(body: bytes | memoryview, kind: type[T]) -> T:
     """JSON text as ``kind``. Raises OrchError."""
+    check_depth(body)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:

@@ -1,9 +1,9 @@
 """Listening: connections from the activated sockets into the ASGI application.
 
-Owns the accept loop and the count of open connections. Accepting is done by hand, because an idle exit must be able
-to stop it at an exact point: whatever is not accepted by then stays in systemd's backlog and is served by the next
-process. The listening socket is never shut down and its path never unlinked: both belong to systemd. Parsing HTTP is
-uvicorn's and httptools' work.
+Owns the accept loop, the count of open connections and their number at most. Accepting is done by hand, because an
+idle exit must be able to stop it at an exact point: whatever is not accepted by then stays in systemd's backlog and is
+served by the next process. The listening socket is never shut down and its path never unlinked: both belong to systemd.
+What becomes of one connection is ``connection``'s business.
 """
 
 from __future__ import annotations
@@ -13,22 +13,27 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from neuroshell_orch.api.connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import ASGIApp
 
+    from neuroshell_orch.config.schema import Settings
+
 ACCEPT_AT_ONCE: Final = 64
 """Connections taken before other work gets its turn."""
+SURPLUS: Final = 32
+"""Connections above the most there may be that are open all the same, to be told so. More wait in the backlog."""
 
 
 class Server:
     """Serves ``app`` on any number of listening sockets; ``clients`` hears how many connections are open."""
 
-    def __init__(self, app: ASGIApp, clients: Callable[[int], None]) -> None:
+    def __init__(self, app: ASGIApp, clients: Callable[[int], None], settings: Callable[[], Settings]) -> None:
         self._config = Config(
             app, lifespan="off", log_config=None, access_log=False, proxy_headers=False, server_header=False, ws="none"
         )
@@ -36,6 +41,7 @@ class Server:
         self._state = ServerState()
         self._state.default_headers = [(b"server", b"nsorch")]
         self._clients = clients
+        self._settings = settings
         self._listeners: list[socket.socket] = []
         self._opening: set[asyncio.Task[None]] = set()
         self._accepting = False
@@ -95,19 +101,28 @@ class Server:
 
     def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        most = self._settings().max_connections + SURPLUS
         for _ in range(ACCEPT_AT_ONCE):
+            if self.connections >= most:
+                self._rest(listener)
+                return
             try:
                 connection, _address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError:  # out of descriptors: leave them in the backlog and look again shortly
-                loop.remove_reader(listener)
-                loop.call_later(0.2, self._again, listener)
+            except OSError:  # out of descriptors
+                self._rest(listener)
                 return
             connection.setblocking(False)
             task = loop.create_task(self._open(connection))
             self._opening.add(task)
             task.add_done_callback(self._opened)
+
+    def _rest(self, listener: socket.socket) -> None:
+        """Leave whoever comes in the backlog, and look again shortly."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)
+        loop.call_later(0.2, self._again, listener)
 
     def _again(self, listener: socket.socket) -> None:
         if self._accepting:
@@ -127,17 +142,7 @@ class Server:
         self._changed.set()
         self._clients(self.connections)
 
-    def _protocol(self) -> HttpToolsProtocol:
-        return _Counted(self._config, self._state, self._count)
-
-
-class _Counted(HttpToolsProtocol):
-    """uvicorn's protocol, which also says when a connection comes and goes."""
-
-    def __init__(self, config: Config, state: ServerState, count: Callable[[], None]) -> None:
-        super().__init__(config=config, server_state=state, app_state={})
-        self._count = count
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._count()
+    def _protocol(self) -> Connection:
+        settings = self._settings()
+        surplus = self.connections > settings.max_connections  # this one is counted already
+        return Connection(self._config, self._state, self._count, settings, surplus=surplus)

@@ -115,6 +115,13 @@ def _memory(text: str) -> int | values.Percent:
     return limit
 
 
+def _size(text: str) -> int:
+    size = values.parse_size(text)
+    if not size:
+        raise ValueError(f"{text!r} is not valid here: expected {SIZE.allowed}")
+    return size
+
+
 TEXT: Final = Kind(str, str, "any text on one line")
 NAME: Final = Kind(_name, str, NAME_FORMS)
 PATH: Final = Kind(_path, str, "an absolute path, or one that starts with ~/")
@@ -123,6 +130,7 @@ ORIGINS: Final = Kind(_origins, " ".join, "origins such as https://app.example, 
 BOOL: Final = Kind(values.parse_bool, values.format_bool, values.BOOL_FORMS)
 SPAN: Final = Kind(values.parse_timespan, values.format_timespan, values.TIMESPAN_FORMS)
 POSITIVE_SPAN: Final = Kind(_positive_span, values.format_timespan, f"{values.TIMESPAN_FORMS}; more than 0")
+SIZE: Final = Kind(_size, values.format_size, f"{values.SIZE_FORMS}; more than 0")
 MEMORY: Final = Kind(
     _memory,
     values.format_size_or_percent,

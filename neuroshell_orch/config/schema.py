@@ -19,6 +19,7 @@ from neuroshell_orch.config.kinds import (
     ORIGINS,
     PATH,
     POSITIVE_SPAN,
+    SIZE,
     SPAN,
     TEXT,
     Key,
@@ -78,6 +79,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_origins: Annotated[
         tuple[str, ...], Key(ORIGINS, "Web pages that may call the loopback port; they need a token as well.")
     ] = ()
+    max_connections: Annotated[int, Key(whole(1, 65536), "How many connections may be open at once.")] = 512
+    max_streams: Annotated[
+        int, Key(whole(1, 65536), "How many streams one client (a token, or a process on the unix socket) may read.")
+    ] = 64
+    max_body: Annotated[int, Key(SIZE, "The longest body of a request that is text.")] = 16 << 20
+    max_tensor_body: Annotated[int, Key(SIZE, "The longest body of a request with tensors.")] = 256 << 20
+    max_json_depth: Annotated[
+        int, Key(whole(4, 512), "How deep arrays and objects of a request may lie in each other.", name="MaxJSONDepth")
+    ] = 64
+    max_headers: Annotated[int, Key(whole(4, 65536), "How many headers a request may have.")] = 100
+    max_header_size: Annotated[int, Key(SIZE, "How long its first line and its headers may be together.")] = 64 << 10
+    request_timeout_sec: Annotated[
+        float, Key(POSITIVE_SPAN, "A client has this long for the head of a request, and for each 64K of its body.")
+    ] = 30.0
+    reader_timeout_sec: Annotated[
+        float, Key(POSITIVE_SPAN, "A client that takes nothing of its answer for this long is dropped.")
+    ] = 30.0
+    progress_sec: Annotated[
+        float, Key(POSITIVE_SPAN, "A stream for OpenAI's clients that has to wait longer says so, in comments.")
+    ] = 3.0
+    keep_answers_sec: Annotated[
+        float,
+        Key(SPAN, "How long the answer to a request with an Idempotency-Key can be had again; 0: not at all."),
+    ] = 600.0
     worker_launcher: Annotated[str, Key(_LAUNCHER, "Workers are systemd services or child processes.")] = "auto"
 
 

@@ -19,8 +19,8 @@ from starlette.requests import Request
 from neuroshell_orch.api import oip_body
 from neuroshell_orch.api.oip_body import MAX_JSON
 from neuroshell_orch.api.oip_infer import schedule
-from neuroshell_orch.api.requests import MAX_BODY
 from neuroshell_orch.client import connect
+from neuroshell_orch.config.schema import Settings
 from neuroshell_orch.core.messages import AskOptions
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes.tensors import NUMPY_TYPES
@@ -94,9 +94,9 @@ def test_compressed_bodies(fake):
         for body, wanted in ((content, 200), (content[:-1], 400), (content + b"x", 400)):
             status, _headers, answer = exchange(fake, "POST", "/v2/models/echo/infer", body, headers)
             assert status == wanted, answer
-    bomb = zlib.compress(bytes(MAX_BODY + 1), 1)
+    bomb = zlib.compress(bytes(Settings().max_tensor_body + 1), 1)
     status, _headers, answer = exchange(fake, "POST", "/v2/models/echo/infer", bomb, {"Content-Encoding": "deflate"})
-    assert (status, b"longer than" in answer) == (400, True)
+    assert (status, b"longer than" in answer) == (413, True)
 
 
 def test_what_is_too_large_for_json_is_said(fake):
