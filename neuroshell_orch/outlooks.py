@@ -29,10 +29,15 @@ def what_next(state: State, model: Model, now: float) -> str:
     if model.phase is Phase.COLD:
         if model.failures and now < model.retry_at:
             return f"its load failed; it is tried again in {_seconds(model.retry_at - now)}, or when its file changes"
-        return "the next ask loads it"
+        future = outlook(model)
+        if future is None:
+            return "; ".join(["the next ask loads it", *_habit(model)])
+        soon = f"{future[1].warmth.name} in {_seconds(max(0.0, future[0] - now))}"
+        return f"the next ask loads it; {soon} if nobody asks before: {future[1].reason}"
     parts = []
     if model.facts.answered is not None:
         parts.append(f"asked {_seconds(now - model.facts.answered)} ago")
+    parts += _habit(model)
     future = outlook(model)
     if future is not None:
         parts.append(f"{future[1].warmth.name} in {_seconds(max(0.0, future[0] - now))} if nobody asks")
@@ -43,6 +48,12 @@ def what_next(state: State, model: Model, now: float) -> str:
     elif state.limits.budget:
         parts.append("another model that needs its memory would unload it at once")
     return "; ".join(parts)
+
+
+def _habit(model: Model) -> list[str]:
+    """The numbers by which the adaptive mode leaves it where it is, if they are not its reason already."""
+    told = model.plan.mode.policy != "adaptive" or model.wish.reason == model.reason
+    return [] if told else [model.wish.reason]
 
 
 def _waits(state: State, model: Model, now: float) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,7 +35,9 @@ from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.desk import Desk
 from neuroshell_orch.engine import Engine
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.failing import Failing
 from neuroshell_orch.freeing import Freeing
+from neuroshell_orch.habits import Habits
 from neuroshell_orch.listeners import Listeners
 from neuroshell_orch.outlooks import what_next
 from neuroshell_orch.planning import Order, limits_of, order_of, plans_of
@@ -82,7 +83,8 @@ class Service:
         self.memory = Freeing(self.engine, self.pool, self._freed, self.resolve, lambda: self.accounts.gpus)
         self._clients = 0
         self.listeners = Listeners(lambda: self.clients(self._clients))
-        self._failing: dict[str, object] = {}
+        self._failing = Failing()
+        self.habits = Habits(state_dir(), self.engine)
         self.closing: list[Callable[[], Awaitable[None]]] = []
         """What else must come to its end with the daemon, after the last request."""
 
@@ -92,6 +94,7 @@ class Service:
             journal.log(journal.WARNING, str(finding), message_id=journal.CONFIG_REFUSED)
         self._replan()
         self.accounts.look_for_gpus(self._replan)
+        self.habits.recall()
 
     # ---- configuration ----
 
@@ -319,11 +322,10 @@ class Service:
         self.pool.perform(action)
 
     def _arriving(self, model: str) -> None:
-        """A model whose load failed is not tried again for a while, unless its file is another one now."""
-        before = self._failing.get(model)
+        """Somebody asks. A model whose load failed is tried again at once if its file is another one now."""
+        self.habits.asked()
         settings = self.configuration.models.get(model)
-        if before is not None and settings is not None and signature(settings.path) != before:
-            del self._failing[model]
+        if settings is not None and self._failing.replaced(model, settings.path):
             self.engine.post(msg.Forgive(model))
 
     def _order(self, model: str) -> Order:
@@ -357,7 +359,7 @@ class Service:
         if failed and change.after in {Phase.STOPPING, Phase.COLD} and change.before in _STARTING:
             priority, message_id = journal.WARNING, journal.LOAD_FAILED
             if change.model in configuration.models:
-                self._failing[change.model] = signature(configuration.models[change.model].path)
+                self._failing.failed(change.model, configuration.models[change.model].path)
         elif change.after == Phase.COLD and change.before != Phase.STOPPING:
             priority, message_id = journal.WARNING, journal.WORKER_DIED
         else:
@@ -371,24 +373,6 @@ class Service:
             warmth=record.warmth.name if record is not None else None,
             reason=change.reason,
         )
-
-
-def signature(path: str) -> tuple[tuple[int, int, int] | None, ...]:
-    """What changes when the model at ``path`` (a file, or a folder and what lies in it) is replaced or edited."""
-    root = Path(path).expanduser()
-    try:
-        files = sorted(root.iterdir()) if root.is_dir() else [root]
-    except OSError:
-        files = [root]
-    return tuple(_stamp(file) for file in (root, *files))
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _mebibytes(size: int) -> str:

@@ -11,7 +11,7 @@ from neuroshell_orch.core.course import Costs
 from neuroshell_orch.core.history import Gaps
 from neuroshell_orch.core.modes import Facts, Parameters, wish
 from neuroshell_orch.core.warmth import Warmth
-from neuroshell_orch.history_store import FILE, KEPT, HistoryStore
+from neuroshell_orch.history_store import ASIDE, FILE, FORGOTTEN, KEPT, HistoryStore
 
 WALL = 1.7e9
 
@@ -109,3 +109,19 @@ def test_a_broken_file_costs_what_it_held(tmp_path, text):
 def test_one_broken_model_costs_only_itself(tmp_path):
     (tmp_path / FILE).write_text('{"a": {"beyond": -1}, "b": {"last": 1.7e9, "count": 2}}')
     assert set(HistoryStore(tmp_path, lambda: WALL).load(0.0)) == {"b"}
+
+
+def test_what_is_damaged_is_set_aside_and_what_was_whole_is_written_again(tmp_path):
+    (tmp_path / FILE).write_text(f'{{"a": {{"beyond": -1}}, "b": {{"last": {WALL - 5.0}, "count": 2}}}}')
+    store = HistoryStore(tmp_path, lambda: WALL)
+    assert set(store.load(0.0)) == {"b"}
+    assert "of a cannot be true" in store.damage
+    assert (tmp_path / ASIDE).exists()
+    store.save({}, 0.0)
+    assert set(json.loads((tmp_path / FILE).read_text())) == {"b"}
+
+
+def test_who_was_not_asked_for_three_months_is_forgotten(tmp_path):
+    HistoryStore(tmp_path, lambda: WALL).save({"a": hourly()}, hourly().last)
+    assert set(HistoryStore(tmp_path, lambda: WALL + FORGOTTEN - 60.0).load(0.0)) == {"a"}
+    assert HistoryStore(tmp_path, lambda: WALL + FORGOTTEN + 60.0).load(0.0) == {}

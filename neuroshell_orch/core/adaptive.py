@@ -49,7 +49,7 @@ def decide(gaps: Gaps, costs: Costs, idle: float, now: float, *, fresh: bool) ->
 def _reason(gaps: Gaps, costs: Costs, idle: float, turn: Turn, after: Turn | None) -> str:
     """Why there is this turn, with the numbers that it rests on, as they are when it begins."""
     low, high, forecasted = window(gaps)
-    regular = forecasted or high <= 2.0 * low
+    regular = forecasted or 0.0 < high <= 2.0 * low
     habit = f"asks come every {between(low, high)}"
     if forecasted:
         habit = f"the next ask is forecast {between(low, high)} after the last"

@@ -82,6 +82,16 @@ class Gaps(msgspec.Struct, dict=True):
         if self.weight >= FULL:
             self._fade()
 
+    def follow(self, later: Gaps | None) -> None:
+        """What ``later`` saw happened after all that is known here; of long ago it knows no more than the gaps."""
+        if later is None or later.last is None:
+            return
+        asks = [later.last]
+        for gap in reversed(later.recent):
+            asks.append(asks[-1] - gap)
+        for ask in reversed(asks):
+            self.observe(ask)
+
     @property
     def weight(self) -> float:
         """How many gaps are still remembered."""

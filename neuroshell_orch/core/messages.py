@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from neuroshell_orch.core.budget import Bytes, Cost
+from neuroshell_orch.core.history import Gaps
 from neuroshell_orch.core.modes import Parameters
 from neuroshell_orch.core.warmth import Warmth
 
@@ -51,6 +52,12 @@ class Configured(Event, frozen=True):
 
     plans: dict[str, Plan]
     limits: Limits
+
+
+class Recalled(Event, frozen=True):
+    """When models were asked before this run began, on this run's clock. Theirs to keep from now on."""
+
+    histories: dict[str, Gaps]
 
 
 class Tick(Event, frozen=True):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from neuroshell_orch.core.budget import Bytes, grown, left, missing, sentence, total
+from neuroshell_orch.core.history import probability
 from neuroshell_orch.core.lifecycle import Phase
 from neuroshell_orch.core.placement import Candidate, Option, Step, choose
 from neuroshell_orch.core.warmth import Warmth
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 LINGER: Final = 0.5
 """Seconds for which a model that was just used is spared while models take each other's place."""
-HALF_LIFE: Final = 300.0
-"""Seconds in which a model that is not asked becomes half as likely to be."""
+HORIZON: Final = 300.0
+"""How likely a model is to be asked within so many seconds says how much its absence would be regretted."""
 RANKS: Final = {"background": 0, "normal": 1, "interactive": 2}
 AGEING: Final = 30.0
 """Seconds of waiting that are worth one rank, so that nobody starves."""
@@ -136,8 +137,18 @@ def _candidate(model: Model, now: float) -> Candidate:
     cost, phase = model.plan.cost, model.phase
     here = cost.at(phase)
     options = []
-    if phase is Phase.HOT and model.can_hibernate and not model.busy:
-        options.append(Option(Warmth.HIBERNATED, grown(cost.hibernated, here), cost.wake(Phase.HIBERNATED)))
-    options.append(Option(Warmth.COLD, model.reserved, cost.wake(Phase.COLD)))
-    idle = max(0.0, now - _used(model))
-    return Candidate(model.name, tuple(options), 1.0 if model.busy else 0.5 ** (idle / HALF_LIFE))
+    if phase is Phase.HOT and not model.busy:
+        if model.can_hibernate:
+            options.append(Option(Warmth.HIBERNATED, grown(cost.hibernated, here), cost.wake(Phase.HIBERNATED)))
+        if _parks(model):
+            options.append(Option(Warmth.PARKED, grown(cost.parked, here), cost.wake(Phase.PARKED)))
+    options.append(Option(Warmth.COLD, model.reserved, max(0.0, cost.wake(Phase.COLD) - cost.wake(phase))))
+    history = model.facts.history
+    idle = max(0.0, now - _used(model)) if history is None else history.idle(now)
+    return Candidate(model.name, tuple(options), 1.0 if model.busy else probability(history, idle, HORIZON))
+
+
+def _parks(model: Model) -> bool:
+    """Whether a standby worker is a rung of its mode: elsewhere starting one while another model loads is no gain."""
+    mode = model.plan.mode
+    return mode.policy in {"dummy-swap", "adaptive"} or (mode.policy == "dynamic" and mode.standby)

@@ -19,7 +19,7 @@ from neuroshell_orch.core.course import Costs
 from neuroshell_orch.core.history import Gaps
 from neuroshell_orch.core.lifecycle import WANT, Act, IllegalTransition, Phase, Trigger, move
 from neuroshell_orch.core.modes import Wish, wish
-from neuroshell_orch.core.state import Model, Stage, State, quiet
+from neuroshell_orch.core.state import Model, Stage, State, leaves_at, quiet
 from neuroshell_orch.core.warmth import Warmth
 
 MOVE_SECONDS: Final = 60.0
@@ -45,6 +45,8 @@ def model(state: State, name: str, now: float) -> Model:
     model = state.models.get(name)
     if model is None:
         model = state.models[name] = Model(name, state.plans[name], since=now)
+        model.facts.history = state.histories.pop(name, None)
+        price(model)
     return model
 
 
@@ -124,11 +126,24 @@ def _cost(state: State, model: Model, phase: Phase) -> Cost:
     return leases.on_processor(model.plan.cost) if detoured else model.plan.cost
 
 
+def expect(state: State, now: float) -> None:
+    """A model that an adaptive mode knows from before may be wanted before anybody asks: it gets its record."""
+    for name in [n for n in state.histories if n in state.plans and state.plans[n].mode.policy == "adaptive"]:
+        model(state, name, now)
+
+
 def learn(model: Model, now: float) -> None:
-    """An adaptive mode remembers when its model is asked, and knows what each rung costs."""
+    """When a model is asked is remembered in every mode: who makes room for whom depends on it."""
     if model.facts.history is None:
         model.facts.history = Gaps()
     model.facts.history.observe(now)
+    price(model)
+
+
+def price(model: Model) -> None:
+    """An adaptive mode knows what each rung costs."""
+    if model.plan.mode.policy != "adaptive":
+        return
     cost = model.plan.cost
     model.facts.costs = Costs(
         hot_bytes=sum(cost.hot.values()),
@@ -275,6 +290,7 @@ def mind_quiet(state: State, now: float, actions: Actions) -> None:
         return
     if state.quiet_since is None:
         state.quiet_since = now
-    if now >= state.quiet_since + state.limits.idle_exit:
+    leaves = leaves_at(state)
+    if leaves is not None and now >= leaves:
         state.leaving = True
         actions.append(msg.Exit("idle"))

@@ -9,15 +9,20 @@ from __future__ import annotations
 import math
 from collections import deque
 from enum import Enum, auto
+from typing import Final
 
 import msgspec
 
 from neuroshell_orch.core.budget import Bytes
+from neuroshell_orch.core.history import Gaps
 from neuroshell_orch.core.leases import Lease
 from neuroshell_orch.core.lifecycle import WARMTH, Phase
 from neuroshell_orch.core.messages import Limits, Plan
 from neuroshell_orch.core.modes import Facts, Wish, wish
 from neuroshell_orch.core.warmth import Warmth
+
+NEAR: Final = 600.0
+"""A model that its mode wants to be warm within so many seconds keeps the daemon from its idle exit."""
 
 NOTHING_YET = Wish(Warmth.COLD, "nobody has asked")
 
@@ -117,6 +122,8 @@ class State(msgspec.Struct):
     last_swap: float = -math.inf
     """When a model was last made to go for another."""
     leases: dict[str, Lease] = msgspec.field(default_factory=dict)
+    histories: dict[str, Gaps] = msgspec.field(default_factory=dict)
+    """When models that have no record yet were asked, before this run."""
     look_again: float | None = None
     """When blocked models should be looked at again."""
 
@@ -129,6 +136,24 @@ def quiet(state: State) -> bool:
         and state.clients == 0
         and all(model.phase is Phase.COLD and not model.rising for model in state.models.values())
     )
+
+
+def due(state: State) -> float | None:
+    """When a mode will first want a model warm that is COLD now, if nobody asks; None if none will."""
+    times = [
+        future[0]
+        for model in state.models.values()
+        if model.phase is Phase.COLD and (future := outlook(model)) is not None and future[1].warmth > Warmth.COLD
+    ]
+    return min(times, default=None)
+
+
+def leaves_at(state: State) -> float | None:
+    """When the daemon may go because nothing has been going on; None while it may not."""
+    if state.quiet_since is None:
+        return None
+    at, wanted = state.quiet_since + state.limits.idle_exit, due(state)
+    return at if wanted is None or wanted > at + NEAR else None
 
 
 def next_deadline(state: State) -> float | None:
@@ -149,8 +174,8 @@ def next_deadline(state: State) -> float | None:
     if state.draining is not None:
         if not math.isinf(state.draining):
             times.append(state.draining)
-    elif state.quiet_since is not None and not state.leaving:
-        times.append(state.quiet_since + state.limits.idle_exit)
+    elif not state.leaving and (leaves := leaves_at(state)) is not None:
+        times.append(leaves)
     return min(times, default=None)
 
 

@@ -60,6 +60,7 @@ def _configured(state: State, event: msg.Configured, now: float, actions: Action
     for name, plan in event.plans.items():
         if plan.eager and name not in state.models:
             settle.model(state, name, now)
+    settle.expect(state, now)
     for model in list(state.models.values()):
         plan_now = event.plans.get(model.name)
         model.registered = plan_now is not None
@@ -70,9 +71,24 @@ def _configured(state: State, event: msg.Configured, now: float, actions: Action
             if _differs(model.plan, plan_now):
                 model.failures, model.retry_at, model.load_failed = 0, now, False
             model.plan = plan_now
+            settle.price(model)
             settle.reserve(model)
         settle.settle(state, model, now, actions)
     settle.mind_overdraft(state, now, actions)
+
+
+def _recalled(state: State, event: msg.Recalled, now: float, actions: Actions) -> None:
+    for name, gaps in event.histories.items():
+        model = state.models.get(name)
+        if model is None:
+            state.histories[name] = gaps
+        else:
+            gaps.follow(model.facts.history)
+            model.facts.history = gaps
+    settle.expect(state, now)
+    for name in event.histories:
+        if (model := state.models.get(name)) is not None:
+            settle.settle(state, model, now, actions)
 
 
 def _differs(before: msg.Plan, after: msg.Plan) -> bool:
@@ -128,8 +144,7 @@ def _asked(state: State, event: msg.Asked, now: float, actions: Actions) -> None
         expires_at=None if patience is None else now + patience,
     )
     model.waiting.append(event.ask)
-    if model.plan.mode.policy == "adaptive":
-        settle.learn(model, now)
+    settle.learn(model, now)
     model.facts.cap, model.facts.lost = Warmth.HOT, False
     if event.options.keep_alive is not None:
         model.facts.keep_alive = event.options.keep_alive
@@ -330,6 +345,7 @@ _Handler = Callable[[State, Any, float, Actions], None]
 
 _HANDLERS: Final[dict[type[msg.Event], _Handler]] = {
     msg.Configured: _configured,
+    msg.Recalled: _recalled,
     msg.Tick: _tick,
     msg.Ping: _ping,
     msg.Asked: _asked,

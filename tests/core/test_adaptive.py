@@ -215,3 +215,17 @@ def test_bytes_alone_do_not_matter_only_their_parts(gaps, scale):
     now = history.last
     one, other = (decide(history, costs, 300.0, now, fresh=False) for costs in (SMALL, bigger))
     assert one.warmth is other.warmth
+
+
+# ---- what is known from before ----
+
+
+def test_what_is_remembered_goes_before_what_was_seen_since():
+    before, since = seen([60.0] * 5), seen([7.0, 8.0], start=1000.0)
+    before.follow(since)
+    assert before.count == 5 + 3
+    assert before.recent[-3:] == [700.0, 7.0, 8.0]
+    assert before.last == since.last
+    before.follow(None)
+    before.follow(Gaps())
+    assert before.count == 8

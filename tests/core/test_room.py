@@ -239,3 +239,26 @@ def test_an_adaptive_mode_learns_the_gaps_and_is_ready_before_the_next_ask():
     loads = [reason for after, reason in late if after == Phase.LOADING]
     assert loads
     assert not any(reason == "asked" for reason in loads), f"it was loaded before it was asked: {loads}"
+
+
+def test_who_is_expected_soon_stays_and_who_is_not_goes():
+    """Both were asked as often; by the time since the last ask, the regular one would have to go."""
+    machine = Machine("regular", "rare", "third", budget=220)
+    for n in range(20):
+        machine.until(1000.0 * n)
+        machine.finish(machine.ask("regular"))
+    machine.until(19800.0)
+    machine.finish(machine.ask("rare"))
+    machine.until(19950.0)
+    machine.finish(machine.ask("third"))
+    assert (machine.phase("regular"), machine.phase("rare")) == (Phase.HOT, Phase.COLD)
+
+
+def test_a_standby_worker_is_kept_where_that_frees_enough_and_its_mode_has_them():
+    cost = Cost({"RAM": 100}, {"RAM": 90}, {"RAM": 10})
+    for policy, rests in (("dummy-swap", Phase.PARKED), ("timeout", Phase.COLD)):
+        machine = Machine("a", "b", budget=120, policy=policy, costs={"a": cost, "b": cost})
+        machine.finish(machine.ask("a"))
+        machine.until(100)
+        machine.finish(machine.ask("b"))
+        assert (machine.phase("a"), machine.phase("b")) == (rests, Phase.HOT), policy

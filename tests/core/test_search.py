@@ -8,7 +8,7 @@ from then on must bring every ask to its one end and the daemon to its exit.
 
 from __future__ import annotations
 
-import copy
+import pickle
 
 import msgspec
 import pytest
@@ -211,8 +211,9 @@ def search(world: World, models: list[str], *, depth: int, asks: int, events: di
     for _ in range(depth):
         following = []
         for here in frontier:
+            frozen = pickle.dumps(here)  # several times as fast as a deep copy
             for name, change in moves(here, models, asks, events):
-                there = copy.deepcopy(here)
+                there = pickle.loads(frozen)  # noqa: S301 - our own
                 try:
                     change(there)
                 except Exception as error:
