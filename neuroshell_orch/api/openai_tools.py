@@ -157,6 +157,9 @@ class CallReader:
         self._names = {function["name"] for function in json.loads(tools.functions)}
         self._held = ""
         self._begun = False
+        self._space = ""
+        """White space that is told if text follows, and forgotten if a call does."""
+        self._in_text = False
         self.count = 0
 
     def feed(self, text: str) -> list[str | dict[str, Any]]:
@@ -198,16 +201,18 @@ class CallReader:
 
     def _show(self, text: str, out: list[str | dict[str, Any]]) -> None:
         # White space around calls is nobody's; within text it is the model's.
-        if text and (text.strip() or (self._begun and not self.count)):
-            self._begun = True
-            out.append(text)
+        if not self._in_text and not text.strip():
+            self._space += text
+        elif text:
+            out.append(self._space + text)
+            self._begun, self._in_text, self._space = True, True, ""
 
     def _take(self, text: str, whole: str, out: list[str | dict[str, Any]]) -> None:
         calls = self._parse(text)
         if calls is None:
             self._show(whole, out)
             return
-        self._begun = True
+        self._begun, self._in_text, self._space = True, False, ""
         for call in calls:
             out.append(
                 {"index": self.count, "id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": call}
