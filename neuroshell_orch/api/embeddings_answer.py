@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -38,9 +38,12 @@ class EmbeddingsRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     """Body of POST /v1/embeddings."""
 
     input: str | list[str | int | list[int]]
+    """A text, several, or their tokens; up to 2048."""
     model: str | None = None
-    encoding_format: str | None = None
-    dimensions: int | None = None
+    """A registered encoder; the only one where none is named."""
+    encoding_format: Annotated[str | None, msgspec.Meta(extra_json_schema={"enum": ["float", "base64", None]})] = None
+    dimensions: Annotated[int | None, msgspec.Meta(extra_json_schema={"minimum": 1})] = None
+    """Shorter vectors, where the model was made for that."""
     user: str | None = None
     """A label: it changes nothing."""
     keep_alive: int | float | str | None = None

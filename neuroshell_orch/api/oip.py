@@ -42,20 +42,24 @@ class IndexRequest(msgspec.Struct):
     """Body of POST /v2/repository/index."""
 
     ready: bool = False
+    """Only models that are ready."""
 
 
 class ControlRequest(msgspec.Struct):
     """Body of POST /v2/repository/models/{model}/load and …/unload."""
 
     parameters: dict[str, Any] = {}
+    """None for a load; ``unload_dependents`` for an unload."""
 
 
 class RegisterRequest(msgspec.Struct):
     """Body of POST /v2/systemsharedmemory/region/{region}/register."""
 
     key: str
+    """The name of an object in /dev/shm, as shm_open takes it."""
     byte_size: int
     offset: int = 0
+    """Where in the object the region begins."""
 
 
 def _service(request: Request) -> Service:

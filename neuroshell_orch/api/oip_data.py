@@ -13,7 +13,7 @@ import json
 import math
 import struct
 import sys
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -50,10 +50,14 @@ class InputTensor(msgspec.Struct):
     """One input of a request: its values are in ``data``, behind the JSON, or in shared memory."""
 
     name: str
-    shape: list[int]
-    datatype: str
+    shape: Annotated[
+        list[int], msgspec.Meta(extra_json_schema={"items": {"type": "integer", "minimum": 0}, "maxItems": 64})
+    ]
+    datatype: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*SIZES, "BYTES"]})]
     data: Any = msgspec.UNSET
+    """The values, flat or in lists of lists."""
     parameters: dict[str, Any] = {}
+    """``binary_data_size``, or ``shared_memory_region``, ``shared_memory_offset`` and ``shared_memory_byte_size``."""
 
 
 def element_count(given: InputTensor) -> int:

@@ -7,11 +7,12 @@ policy) and the refusal of all others: each would change the answer. Must not kn
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, cast
 
 import msgspec
 
-from neuroshell_orch.api import oip_body
+from neuroshell_orch.api import keep_alive, oip_body
+from neuroshell_orch.api.keep_alive import KeepAlive
 from neuroshell_orch.api.oip_data import SIZES, InputTensor, element_count, from_tensor, to_tensor
 from neuroshell_orch.api.oip_stats import Watch
 from neuroshell_orch.api.problems import json_response
@@ -37,15 +38,39 @@ _LARGE: Final = 1 << 20
 _REGION: Final = ("shared_memory_region", "shared_memory_offset", "shared_memory_byte_size")
 _INPUT_KEYS: Final = frozenset({*_REGION, "binary_data_size"})
 _OUTPUT_KEYS: Final = frozenset({*_REGION, "binary_data", "classification"})
-_REQUEST_KEYS: Final = frozenset({"binary_data_output", "priority", "timeout"})
+_REQUEST_KEYS: Final = frozenset({"binary_data_output", "priority", "timeout", "keep_alive"})
+_SEQUENCE_KEYS: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+"""Taken while they ask for nothing: clients send them always."""
+_NUMBER: Final[dict[str, Any]] = {"type": "integer", "minimum": 0, "maximum": (1 << 63) - 1}
+_SHOWN: Final[dict[str, dict[str, Any]]] = {
+    **dict.fromkeys(
+        ("priority", "timeout", "shared_memory_offset", "shared_memory_byte_size", "binary_data_size"), _NUMBER
+    ),
+    **{key: {"type": "boolean"} for key in ("binary_data_output", "binary_data", "sequence_start", "sequence_end")},
+    "shared_memory_region": {"type": "string"},
+    "keep_alive": {"type": ["integer", "number", "string", "null"]},
+    "sequence_id": {"enum": [0, "", None]},
+    "classification": {"enum": [0, None]},
+}
 _ORDERS: Final = frozenset({"big_endian", "byte_order", "endian", "endianness"})
+
+
+def _only(known: frozenset[str]) -> msgspec.Meta:
+    """For the description: no other parameters than these are taken."""
+    return msgspec.Meta(
+        extra_json_schema={
+            "propertyNames": {"enum": sorted(known)},
+            "properties": {name: _SHOWN[name] for name in known},
+        }
+    )
 
 
 class WantedOutput(msgspec.Struct):
     """One output that a request names."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: Annotated[dict[str, Any], _only(_OUTPUT_KEYS)] = {}
+    """``binary_data``, or where in shared memory it goes."""
 
 
 class InferRequest(msgspec.Struct):
@@ -53,8 +78,13 @@ class InferRequest(msgspec.Struct):
 
     inputs: list[InputTensor]
     id: str | None = None
+    """Is told back."""
     outputs: list[WantedOutput] = []
-    parameters: dict[str, Any] = {}
+    """Which outputs are wanted; all, where none is named."""
+    parameters: Annotated[dict[str, Any], _only(_REQUEST_KEYS | _SEQUENCE_KEYS)] = {}
+    """``priority`` (1 is the highest), ``timeout`` in µs, ``binary_data_output``, ``keep_alive``; no others."""
+    keep_alive: KeepAlive = None
+    """Ours: how long the model should stay warm afterwards; it may stand among the parameters as well."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -84,7 +114,7 @@ async def infer(request: Request) -> Response:
 async def _infer(request: Request, service: Service, state: State, model: str, watch: Watch) -> Response:
     text, raw = await oip_body.read(request)
     wanted = await _aside(len(text), lambda: oip_body.parse(text, InferRequest))
-    options, seconds = schedule(wanted.parameters)
+    options, seconds = schedule({"keep_alive": wanted.keep_alive} | wanted.parameters)
     places = _check_outputs(wanted, state, service)
     inputs = await _aside(max(len(text), len(raw), _shared(wanted)), lambda: _inputs(wanted, raw, state, service))
     watch.lap("compute_input")
@@ -116,13 +146,17 @@ def schedule(parameters: dict[str, Any]) -> tuple[AskOptions, float | None]:
     sequence = parameters.get("sequence_id")
     if sequence not in (None, 0, ""):
         raise OrchError("unsupported", "The parameter 'sequence_id' is not supported.", "Models keep no state here.")
-    known = _REQUEST_KEYS | {"sequence_id", "sequence_start", "sequence_end"}
-    _refuse_unknown("The request", parameters, known)
+    _refuse_unknown("The request", parameters, _REQUEST_KEYS | _SEQUENCE_KEYS)
     priority = _whole("The request", parameters, "priority", 0)
     timeout = _whole("The request", parameters, "timeout", 0)
     seconds = timeout / 1_000_000 if timeout else None
     rank = "interactive" if priority == 1 else "normal" if priority < 3 else "background"
-    return AskOptions(priority=rank, patience=seconds), seconds
+    warm = parameters.get("keep_alive")
+    if warm is not None and (isinstance(warm, bool) or not isinstance(warm, int | float | str)):
+        raise OrchError(
+            "bad-request", "The request has a 'keep_alive' that is no time.", 'Say it as "10m" or in seconds.'
+        )
+    return AskOptions(keep_alive=keep_alive.seconds(warm), priority=rank, patience=seconds), seconds
 
 
 def _inputs(wanted: InferRequest, raw: memoryview, state: State, service: Service) -> list[Tensor]:

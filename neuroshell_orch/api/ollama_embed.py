@@ -7,7 +7,7 @@ text becomes a vector.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -33,16 +33,22 @@ class Body(msgspec.Struct, kw_only=True):
     """What both requests have in common."""
 
     model: str | None = None
+    """A registered encoder, with or without a tag. Needed."""
     keep_alive: int | float | str | None = None
+    """``"10m"``, seconds, negative for ever, 0 for gone after the answer."""
     options: dict[str, Any] | None = None
+    """Only ``num_ctx`` matters, and it cannot be less than what the model reads."""
 
 
 class EmbedBody(Body, kw_only=True):
     """Body of POST /api/embed."""
 
     input: str | list[str] | None = None
+    """A text or several."""
     truncate: bool | None = None
-    dimensions: int | None = None
+    """False: a text that is longer than the model reads is an error."""
+    dimensions: Annotated[int | None, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1 << 16})] = None
+    """Shorter vectors, where the model was made for that."""
 
 
 class OldBody(Body, kw_only=True):

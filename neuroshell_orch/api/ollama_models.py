@@ -42,6 +42,7 @@ class Named(msgspec.Struct):
     """A request about one model; ``name`` is what older clients call ``model``."""
 
     model: str | None = None
+    """A model's name, with or without a tag. Needed, here or as ``name``."""
     name: str | None = None
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from neuroshell_orch.api.openai_request import between
+from neuroshell_orch.api.openai_request import BOUNDS, between
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
@@ -20,8 +20,28 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 1 << 24
 """Tokens; more than that is no bound."""
+REPEAT: Final = (0.1, 10)
+MOST_CONTEXT: Final = 1 << 31
 _NEUTRAL: Final[dict[str, float]] = {"min_p": 0, "typical_p": 1, "tfs_z": 1, "mirostat": 0}
 """Options that we do not honour, with the value that changes nothing."""
+
+
+def _between(name: str) -> dict[str, Any]:
+    low, high = BOUNDS[name]
+    return {"type": ["number", "null"], "minimum": low, "maximum": high}
+
+
+_WHOLE: Final[dict[str, Any]] = {"type": ["integer", "null"], "minimum": 1 - (1 << 64), "maximum": (1 << 64) - 1}
+_KNOWN: Final[dict[str, Any]] = {
+    **{name: _between(name) for name in ("temperature", "top_p", "frequency_penalty", "presence_penalty")},
+    "top_k": {**_WHOLE, "maximum": BOUNDS["top_k"][1]},
+    "repeat_penalty": {"type": ["number", "null"], "minimum": REPEAT[0], "maximum": REPEAT[1]},
+    **dict.fromkeys(("repeat_last_n", "seed", "num_predict"), _WHOLE),
+    "num_ctx": {**_WHOLE, "minimum": 1, "maximum": MOST_CONTEXT},
+    "stop": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]},
+}
+SHOWN: Final = msgspec.Meta(extra_json_schema={"properties": _KNOWN})
+"""What ``read`` takes, for the description."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -46,7 +66,7 @@ def read(given: Mapping[str, Any] | None) -> Options:
     given = given or {}
     refused = [name for name, neutral in _NEUTRAL.items() if _number(given, name) not in {None, neutral}]
     repeat = _number(given, "repeat_penalty")
-    between("options.repeat_penalty", repeat, 0.1, 10)
+    between("options.repeat_penalty", repeat, *REPEAT)
     window = _whole(given, "repeat_last_n")
     if window == 0:
         repeat = None  # a window of nothing
@@ -66,7 +86,7 @@ def read(given: Mapping[str, Any] | None) -> Options:
     top_k, seed = _whole(given, "top_k"), _whole(given, "seed")
     limit, context = _whole(given, "num_predict"), _whole(given, "num_ctx")
     if context is not None:
-        between("options.num_ctx", context, 1, 1 << 31)
+        between("options.num_ctx", context, 1, MOST_CONTEXT)
     return Options(
         temperature=_number(given, "temperature"),
         top_p=_number(given, "top_p"),

@@ -35,6 +35,7 @@ class PullBody(Named):
     """Body of POST /api/pull. ``insecure`` is of no use here: what comes is known by its digest."""
 
     stream: bool | None = None
+    """Tell how far it is; so it is unless this is false."""
 
 
 async def pull(request: Request) -> Response:

@@ -7,12 +7,14 @@ fields that nobody knows are ignored, as Ollama does. Must not know how an answe
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from neuroshell_orch.api import ollama_options
+from neuroshell_orch.api.ollama_options import SHOWN
 from neuroshell_orch.api.openai_request import (
+    ROLES,
     Call,
     Called,
     ChatRequest,
@@ -21,6 +23,7 @@ from neuroshell_orch.api.openai_request import (
     Turn,
     chat_request,
     refuse,
+    shown_bounds,
 )
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.protocol import Generate
@@ -32,13 +35,21 @@ class Body(msgspec.Struct, kw_only=True):
     """What both requests have in common."""
 
     model: str | None = None
+    """A registered model, with or without a tag. Needed."""
     stream: bool | None = None
+    """Answer in pieces, one JSON object a line; so it is unless this is false."""
     format: Any = None
-    options: dict[str, Any] | None = None
+    """``json``, or a JSON schema: the answer always validates."""
+    options: Annotated[dict[str, Any] | None, SHOWN] = None
+    """How tokens are chosen; unknown ones are ignored, as Ollama does."""
     keep_alive: int | float | str | None = None
+    """``"10m"``, seconds, negative for ever, 0 for gone after the answer."""
     think: bool | str | None = None
+    """Only what the model does anyway."""
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    """Tell how likely each token was."""
+    top_logprobs: Annotated[int | None, shown_bounds("top_logprobs")] = None
+    """And so many alternatives to it."""
     render_only: bool | None = msgspec.field(default=None, name="_debug_render_only")
 
 
@@ -46,12 +57,19 @@ class GenerateBody(Body, kw_only=True):
     """Body of POST /api/generate."""
 
     prompt: str | None = None
+    """An empty one loads the model."""
     suffix: str | None = None
+    """Refused."""
     system: str | None = None
+    """What the model is told before the prompt."""
     template: str | None = None
+    """Refused."""
     context: list[Any] | None = None
+    """Refused."""
     raw: bool | None = None
+    """Send the prompt as it is, without the model's template."""
     images: list[Any] | None = None
+    """Refused, as all that follow."""
     width: int | None = None
     height: int | None = None
     steps: int | None = None
@@ -74,11 +92,14 @@ class MadeCall(msgspec.Struct):
 class Message(msgspec.Struct):
     """One message."""
 
-    role: str
+    role: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*sorted(ROLES), "developer"]})]
     content: str | None = None
     images: list[Any] | None = None
+    """Refused."""
     tool_calls: list[MadeCall] | None = None
+    """The calls that an assistant made."""
     tool_name: str | None = None
+    """Which function's result a message of the role tool is."""
     tool_call_id: str | None = None
 
 

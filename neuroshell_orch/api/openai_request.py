@@ -8,7 +8,7 @@ OpenAI's default: small models need it. Must not know how an answer is made or s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
@@ -26,13 +26,31 @@ MAX_CHOICES: Final = 64
 MAX_SCORES: Final = 20
 MAX_BIASES: Final = 1024
 """Each of them costs time at every token."""
+BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "top_k": (0, 1 << 20),
+    "seed": (-1, 2**63 - 1),
+    "max_tokens": (1, 1 << 24),
+    "n": (1, MAX_CHOICES),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+    "top_logprobs": (0, MAX_SCORES),
+}
+"""What a field may be. Checked here, since msgspec's sentences do not say the value; the description shows it."""
 _PRIORITIES: Final = {"flex": "background", "priority": "interactive"}
+
+
+def shown_bounds(name: str) -> msgspec.Meta:
+    """The bounds of a field, for its description."""
+    low, high = BOUNDS[name]
+    return msgspec.Meta(extra_json_schema={"minimum": low, "maximum": high})
 
 
 class Part(msgspec.Struct):
     """One part of a message's content; only text is understood."""
 
-    type: str
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["text"]})]
     text: str = ""
 
 
@@ -54,25 +72,29 @@ class Call(msgspec.Struct):
 class Turn(msgspec.Struct):
     """One message."""
 
-    role: str
+    role: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [*sorted(ROLES), "developer"]})]
     content: str | list[Part] | None = None
     tool_calls: list[Call] | None = None
+    """The calls that an assistant made."""
     tool_call_id: str | None = None
+    """Which of them a message of the role tool answers."""
 
 
 class Function(msgspec.Struct):
     """A function that an answer may call."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[A-Za-z0-9_-]{1,64}$"})]
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    """A JSON schema of the type object."""
     strict: bool | None = None
+    """Hold the arguments to the schema, also where the model chooses freely whether to call."""
 
 
 class Tool(msgspec.Struct):
     """A tool; only functions are understood."""
 
-    type: str
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["function"]})]
     function: Function | None = None
 
 
@@ -80,29 +102,41 @@ class StreamOptions(msgspec.Struct):
     """How a stream ends."""
 
     include_usage: bool = False
+    """A last event with ``usage`` and ``timings``."""
     include_obfuscation: bool = False
+    """Changes nothing: nobody listens to a socket of this machine."""
 
 
 class Sampling(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What chats and raw completions have in common."""
 
     model: str | None = None
+    """A registered model; the default model where none is named."""
     stream: bool | None = None
+    """Answer in pieces."""
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
+    max_tokens: Annotated[int | None, shown_bounds("max_tokens")] = None
+    """The longest answer; without it, as long as the model's context allows."""
+    temperature: Annotated[float | None, shown_bounds("temperature")] = None
+    """Without it and ``top_p`` and ``top_k``, the model's own configuration chooses."""
+    top_p: Annotated[float | None, shown_bounds("top_p")] = None
+    top_k: Annotated[int | None, shown_bounds("top_k")] = None
+    """Ours and Ollama's."""
+    seed: Annotated[int | None, shown_bounds("seed")] = None
+    """The same seed gives the same answer on the same machine."""
     stop: str | list[str] | None = None
-    n: int | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
+    """Texts before which the answer ends."""
+    n: Annotated[int | None, shown_bounds("n")] = None
+    """How many answers."""
+    frequency_penalty: Annotated[float | None, shown_bounds("frequency_penalty")] = None
+    presence_penalty: Annotated[float | None, shown_bounds("presence_penalty")] = None
     logit_bias: dict[int, float] | None = None
+    """Token → what is added to its logit, -100 to 100."""
     keep_alive: int | float | str | None = None
     """Ours and Ollama's: how long the model should stay warm afterwards."""
     # Labels: none of them changes the answer.
     user: str | None = None
+    """A label, as all that follow but ``service_tier``: none changes the answer."""
     metadata: Any = None
     store: bool | None = None
     service_tier: str | None = None
@@ -116,17 +150,24 @@ class ChatRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     """Body of POST /v1/chat/completions."""
 
     messages: list[Turn]
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Annotated[int | None, shown_bounds("max_tokens")] = None
+    """The newer name of ``max_tokens``, before which it goes."""
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    """Tell how likely each token was."""
+    top_logprobs: Annotated[int | None, shown_bounds("top_logprobs")] = None
+    """And so many alternatives to it."""
     response_format: Any = None
+    """text, json_object, or json_schema with ``json_schema.schema``: the answer always validates."""
     tools: list[Tool] | None = None
     tool_choice: Any = None
+    """none, auto, required, one function, or allowed_tools."""
     parallel_tool_calls: bool | None = None
+    """False: one call at most."""
     prediction: Any = None
     """Makes an answer faster elsewhere; it never changes one."""
     # Understood well enough to be refused: each would change the answer.
     functions: Any = None
+    """Refused, as all that follow, unless it says what is the case anyway."""
     function_call: Any = None
     audio: Any = None
     modalities: Any = None
@@ -163,14 +204,9 @@ def ask_options(wanted: Sampling) -> AskOptions:
 
 def sampling(wanted: Sampling, limit: int | None) -> Generate:
     """The worker's request but for its prompt. Raises OrchError that names the field which is out of bounds."""
-    between("temperature", wanted.temperature, 0, 2)
-    between("top_p", wanted.top_p, 0, 1)
-    between("top_k", wanted.top_k, 0, 1 << 20)
-    between("seed", wanted.seed, -1, 2**63 - 1)
-    between("max_tokens", limit, 1, 1 << 24)
-    between("n", wanted.n, 1, MAX_CHOICES)
-    between("frequency_penalty", wanted.frequency_penalty, -2, 2)
-    between("presence_penalty", wanted.presence_penalty, -2, 2)
+    for name in ("temperature", "top_p", "top_k", "seed", "n", "frequency_penalty", "presence_penalty"):
+        between(name, getattr(wanted, name), *BOUNDS[name])
+    between("max_tokens", limit, *BOUNDS["max_tokens"])
     bias = wanted.logit_bias or {}
     between("the number of entries in logit_bias", len(bias), 0, MAX_BIASES)
     for token, value in bias.items():
@@ -242,7 +278,7 @@ def _held_to(wanted: ChatRequest) -> tuple[str, Tools | None]:
 
 
 def _scores(wanted: ChatRequest) -> int:
-    between("top_logprobs", wanted.top_logprobs, 0, MAX_SCORES)
+    between("top_logprobs", wanted.top_logprobs, *BOUNDS["top_logprobs"])
     if not wanted.logprobs:
         if wanted.top_logprobs:
             raise OrchError("bad-request", "top_logprobs is given without logprobs.", "Set logprobs to true as well.")

@@ -6,7 +6,7 @@ Must not know how an answer is made.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
@@ -28,17 +28,23 @@ if TYPE_CHECKING:
     from neuroshell_orch.api.openai_voices import Voice
     from neuroshell_orch.workers.protocol import Generate
 
-DEFAULT_TOKENS = 16
+DEFAULT_TOKENS: Final = 16
+MAX_SCORES: Final = 5
 
 
 class TextRequest(Sampling, kw_only=True, forbid_unknown_fields=True):
     """Body of POST /v1/completions: ``prompt`` is a text, the numbers of its tokens, or a list of either."""
 
     prompt: str | list[Any] | None = None
+    """Text, numbers of tokens, or a list of either."""
     echo: bool | None = None
-    logprobs: int | None = None
+    """The answer begins with the prompt."""
+    logprobs: Annotated[int | None, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": MAX_SCORES})] = None
+    """Tell how likely each token was, and so many alternatives to it."""
     best_of: int | None = None
+    """Refused unless it is ``n``."""
     suffix: str | None = None
+    """Refused."""
 
 
 def text_job(wanted: TextRequest, model: str) -> Job:
@@ -46,7 +52,7 @@ def text_job(wanted: TextRequest, model: str) -> Job:
     prompts = _prompts(wanted.prompt)
     each = wanted.n or 1
     refuse({"suffix": bool(wanted.suffix), "best_of": wanted.best_of not in {None, each}})
-    between("logprobs", wanted.logprobs, 0, 5)
+    between("logprobs", wanted.logprobs, 0, MAX_SCORES)
     tokens = any(isinstance(prompt, list) for prompt in prompts)
     refuse({"echo with a prompt of tokens": bool(wanted.echo) and tokens}, "Send the prompt as text.")
     refuse({"echo with logprobs": bool(wanted.echo) and wanted.logprobs is not None}, "Leave one of them out.")

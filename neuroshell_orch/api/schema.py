@@ -6,6 +6,8 @@ Must not know how anything is found out or shown.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 
@@ -123,7 +125,9 @@ class SetMode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of PUT /orch/mode. Without ``model`` it is the mode of every model that names none itself."""
 
     mode: str
+    """One of /orch/modes."""
     model: str | None = None
+    """Only this one."""
 
 
 class Happened(msgspec.Struct, frozen=True):
@@ -141,7 +145,8 @@ class Free(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /orch/free. Without ``model``: every model. ``to``: parked, hibernated or cold."""
 
     model: str | None = None
-    to: str = "cold"
+    """Only this one."""
+    to: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["parked", "hibernated", "cold"]})] = "cold"
 
 
 class FreedModel(msgspec.Struct, frozen=True):
@@ -157,7 +162,9 @@ class TakeLease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST /orch/leases; the lease lasts as long as the connection."""
 
     name: str = "a program"
+    """Who it is for, for people."""
     memory: bool = False
+    """RAM as well, not only accelerators."""
 
 
 class LeaseGranted(msgspec.Struct, frozen=True):
