@@ -142,7 +142,6 @@ class Daemon:
         await self.service.desk.close()
         await self.service.pool.close()
         await self.service.accounts.close()
-        await self.service.habits.close()
 
     # ---- leaving ----
 

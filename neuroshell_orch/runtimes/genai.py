@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.runtimes import base, devices, dummy, files, mappings
+from neuroshell_orch.runtimes import base, devices, dummy, files, genai_rest, mappings
 from neuroshell_orch.runtimes.genai_guidance import Guidance, guidance, refusal
-from neuroshell_orch.runtimes.genai_open import open_model
+from neuroshell_orch.runtimes.genai_open import open_model, open_tokenizer
 from neuroshell_orch.runtimes.genai_prompt import Template
 from neuroshell_orch.runtimes.genai_writer import Native, Writer
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor
@@ -110,12 +110,29 @@ class GenaiRuntime:
         )
 
     def hibernate(self) -> int:
-        """Give the weights back."""
+        """Give the weights back, and all else that a model can do without while nobody asks it."""
+        genai_rest.shrink(self._og, self._model)
+        self._weights.trim()
+        if self._weights.grown() > genai_rest.KEPT and self._template is not None:
+            self._use(None)
+            self._weights.trim()
         return self._weights.give_back()
 
     def wake(self) -> None:
-        """Fault the weights in."""
+        """Fault the weights in, and read the tokenizer beside that."""
+        self._weights.start_filling()
+        if self._tokenizer is None:
+            try:
+                self._use(open_tokenizer(self._og, self._folder, self._model))
+            except RuntimeError as error:
+                raise self._refused(error) from error
         self._weights.fault_in()
+
+    def _use(self, tokenizer: Native) -> None:
+        """Take this tokenizer, or give up the one there is."""
+        if self._template is not None:
+            self._tokenizer = tokenizer
+            self._template.use(tokenizer)
 
     def infer(self, request: Infer, cancelled: Callable[[], bool]) -> list[Tensor]:  # noqa: ARG002
         """Not for language models."""
@@ -125,6 +142,8 @@ class GenaiRuntime:
         """Write one answer."""
         started = time.monotonic()
         assert self._template is not None  # noqa: S101 - the worker has loaded before it writes
+        if self._tokenizer is None:
+            self.wake()
         context = min(self._context, request.context) if request.context > 0 else self._context
         prompt = self._checked(self._template.encode(request), context)
         limit = min(context, len(prompt) + request.max_tokens) if request.max_tokens > 0 else context

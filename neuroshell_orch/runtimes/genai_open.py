@@ -47,6 +47,15 @@ def open_model(og: Native, folder: Path, device: str, overlay: dict[str, Any]) -
     return opened, Opened(og.Tokenizer, tokenizer.result(), native.free("Tokenizer"))
 
 
+def open_tokenizer(og: Native, folder: Path, model: Native) -> Native:
+    """The tokenizer alone, of a model that is open; other threads go on meanwhile. Raises RuntimeError."""
+    library = Path(og.__file__).with_name(LIBRARY)
+    if not hasattr(og.Tokenizer, _CONDUIT) or not library.is_file():
+        return og.Tokenizer(model)
+    native = Interface(library)
+    return Opened(og.Tokenizer, native.tokenizer(folder), native.free("Tokenizer"))
+
+
 def _one_by_one(og: Native, folder: Path, device: str, overlay: dict[str, Any]) -> tuple[Native, Native]:
     config = og.Config(str(folder))
     config.clear_providers()

@@ -58,6 +58,10 @@ class Template:
         self._has_template = self._try([_HI]) is not None
         self._native: tuple[bool, bool, Style] | None = None
 
+    def use(self, tokenizer: Native) -> None:
+        """Take another tokenizer of the same model; what was found out stays true."""
+        self._tokenizer = tokenizer
+
     def _apply(self, turns: list[Turn], tools: str = "") -> str:
         more = {"tools": tools} if tools else {}
         text: str = self._tokenizer.apply_chat_template(json.dumps(turns), add_generation_prompt=True, **more)

@@ -1,6 +1,7 @@
 """The weight pages of this process: found by the data files' names, given back, faulted in again.
 
-Owns the reading of ``/proc/self/smaps`` and the two ``madvise`` calls of hibernation. Only clean, file-backed pages
+Owns the reading of ``/proc/self/smaps``, the ``madvise`` calls of hibernation, and the return of what the allocator
+keeps. Only clean, file-backed pages
 are ever given back: MADV_DONTNEED would lose a changed one. A changed page of a private mapping is an anonymous
 one; ``Private_Dirty`` will not do, as it also counts file pages that the kernel has not written out yet. Must not
 know a runtime.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -43,8 +45,10 @@ class Weights:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = [Path(os.path.realpath(path)) for path in paths]
         self._anonymous_before = _anonymous() if paths else 0
+        self._filling: threading.Thread | None = None
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        self._libc.malloc_trim.argtypes = (ctypes.c_size_t,)
 
     def can_hibernate(self) -> bool:
         """Whether giving the pages back frees most of what loading cost. Asked right after the load.
@@ -55,7 +59,15 @@ class Weights:
             return False
         mapped = self._mapped()
         size = sum(mapping.size for mapping in mapped)
-        return size > _anonymous() - self._anonymous_before and not any(mapping.anonymous for mapping in mapped)
+        return size > self.grown() and not any(mapping.anonymous for mapping in mapped)
+
+    def grown(self) -> int:
+        """Bytes of private memory that came since just before the load."""
+        return _anonymous() - self._anonymous_before
+
+    def trim(self) -> None:
+        """Give back what the allocator keeps of memory that was freed."""
+        self._libc.malloc_trim(0)
 
     def give_back(self) -> int:
         """Drop the pages; the bytes that were resident before and are not now. Raises OrchError."""
@@ -72,8 +84,21 @@ class Weights:
             self._advise(mapping, _DONTNEED)
         return sum(m.rss for m in before) - sum(m.rss for m in self._mapped())
 
+    def start_filling(self) -> None:
+        """Begin to read the pages in again, in a thread: the caller has other things to do meanwhile."""
+        self._filling = threading.Thread(target=self._fill, name="fill", daemon=True)
+        self._filling.start()
+
     def fault_in(self) -> None:
-        """Read the pages in again; where the kernel cannot do it at once (before 5.14), ask it to read ahead."""
+        """Read the pages in again, or wait until that is done."""
+        if self._filling is None:
+            self._fill()
+        else:
+            self._filling.join()
+            self._filling = None
+
+    def _fill(self) -> None:
+        """Where the kernel cannot read at once (before 5.14), it is asked to read ahead."""
         for mapping in self._mapped():
             if not self._advise(mapping, _POPULATE_READ):
                 self._advise(mapping, _WILLNEED)

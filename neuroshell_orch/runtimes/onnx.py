@@ -109,7 +109,8 @@ class OnnxRuntime:
         ]
 
     def hibernate(self) -> int:
-        """Give the weights back."""
+        """Give the weights back, and what the allocator keeps of the last runs."""
+        self._weights.trim()
         return self._weights.give_back()
 
     def wake(self) -> None:

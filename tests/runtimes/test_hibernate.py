@@ -10,12 +10,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.runtimes import genai_rest
+from neuroshell_orch.runtimes.genai import GenaiRuntime
 from neuroshell_orch.runtimes.mappings import Weights, mappings_of
 from neuroshell_orch.workers.copies import LOCK, MANIFEST
 from neuroshell_orch.workers.launch import ChildLauncher, WorkerSpec
 from neuroshell_orch.workers.prepared import prepare, prepared_path
 from neuroshell_orch.workers.process import Worker
 from neuroshell_orch.workers.protocol import ChatMessage, Generate, Infer, Load, Tensor
+from tests.support_models import smollm2_folder
 from tests.support_tiny import tiny_genai_folder
 
 SIDE = 2048
@@ -123,6 +126,60 @@ async def test_a_prepared_language_model_writes_the_same(tmp_path):
         finally:
             await worker.stop()
     assert len(set(texts)) == 1
+
+
+async def told(worker, prompt, limit=24):
+    request = Generate(worker.next_job(), [ChatMessage("user", prompt)], max_tokens=limit, temperature=0)
+    return "".join([piece.text async for piece in worker.generate(request) if hasattr(piece, "text")])
+
+
+@pytest.mark.model
+@pytest.mark.anyio
+async def test_a_language_model_at_rest_takes_little_and_says_the_same_in_every_way(tmp_path):
+    """Cold, warm, hibernated and woken, prepared and not: the same kernels in the same order, so no tolerance."""
+    copy = await prepare(tmp_path, smollm2_folder())
+    prompts = ["What is the capital of France?", "Count to ten. " * 60]
+    worker = await Worker.start(ChildLauncher(), WorkerSpec("plain", 1))
+    try:
+        await worker.load(Load("plain", "genai", str(smollm2_folder())))
+        plain = [await told(worker, prompt) for prompt in prompts]
+    finally:
+        await worker.stop()
+    worker = await Worker.start(ChildLauncher(), WorkerSpec("prepared", 1))
+    try:
+        await worker.standby("genai")
+        parked = worker.memory()
+        assert (await worker.load(Load("prepared", "genai", str(copy)))).can_hibernate
+        for _ in range(3):
+            assert [await told(worker, prompt) for prompt in prompts] == plain
+            await worker.hibernate()
+            asleep = worker.memory()
+            assert asleep.private_dirty - parked.private_dirty <= 8 * MIB
+            await worker.wake()
+        assert [await told(worker, prompt) for prompt in prompts] == plain
+    finally:
+        await worker.stop()
+
+
+@pytest.mark.anyio
+async def test_the_tokenizer_goes_and_comes_back_where_it_is_big(tmp_path, monkeypatch):
+    runtime = GenaiRuntime()
+    copy = await prepare(tmp_path / "cache", tiny_genai_folder(tmp_path / "tiny"))
+    runtime.load(Load("tiny", "genai", str(copy)))
+
+    def answer():
+        pieces = []
+        request = Generate(1, [ChatMessage("user", "hello")], max_tokens=20, temperature=0)
+        runtime.generate(request, lambda text, *_: pieces.append(text), lambda: False)
+        return "".join(pieces)
+
+    first = answer()
+    for kept in (-(1 << 40), 1 << 40):
+        monkeypatch.setattr(genai_rest, "KEPT", kept)
+        runtime.hibernate()
+        assert (runtime._tokenizer is None) == (kept < 0)
+        runtime.wake()
+        assert answer() == first
 
 
 @pytest.mark.anyio
