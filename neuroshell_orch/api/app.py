@@ -5,8 +5,9 @@ Owns the list of conventions and the handlers for what none of them expected. Mu
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,18 +22,23 @@ from neuroshell_orch.api.named import Named
 from neuroshell_orch.api.oip_state import State
 from neuroshell_orch.api.problems import on_crash, on_http_error, on_orch_error
 from neuroshell_orch.api.requests import ClientGone
+from neuroshell_orch.config.paths import runtime_dir
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from starlette.requests import Request
     from starlette.routing import BaseRoute
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from neuroshell_orch.api.idempotency import Idempotent
     from neuroshell_orch.service import Service
 
-CLIENT_CLOSED_REQUEST = 499
+CLIENT_CLOSED_REQUEST: Final = 499
+_SWEEP_AFTER: Final = 2.0
+"""Seconds after the start: whoever woke the daemon is served first."""
 
 
 async def _on_client_gone(_request: Request, _error: Exception) -> Response:
@@ -47,11 +53,44 @@ def build(service: Service) -> ASGIApp:
     seats: Counter[str] = Counter()
 
     def some(models: frozenset[str]) -> ASGIApp:
-        return Seats(_routed(narrow(service, models), narrowed(routes)), seats)
+        return keys.around(Seats(_routed(narrow(service, models), narrowed(routes)), seats))
 
-    whole = Seats(_routed(service, routes), seats)
+    keys = Keys(runtime_dir() / "answers")
+    keys.sweep_soon(service.configuration.settings.keep_answers_sec)
+    whole = keys.around(Seats(_routed(service, routes), seats))
     guard = Guard(whole, some, lambda: service.configuration.settings.allow_origins)
     return Named(Bounds(guard, lambda: service.configuration.settings))
+
+
+class Keys:
+    """What requests with an Idempotency-Key go through; others pay nothing for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._idempotent: Idempotent | None = None
+
+    def _needed(self) -> Idempotent:
+        if self._idempotent is None:
+            from neuroshell_orch.api.idempotency import Idempotent  # noqa: PLC0415 - hardly any request has a key
+
+            self._idempotent = Idempotent(self._folder)
+        return self._idempotent
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """``app`` behind it."""
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            if any(name == b"idempotency-key" for name, _value in scope["headers"]):
+                await self._needed().serve(app, scope, receive, send)
+            else:
+                await app(scope, receive, send)
+
+        return serve
+
+    def sweep_soon(self, keep: float) -> None:
+        """What an earlier daemon kept does not lie about for ever."""
+        if self._folder.is_dir():
+            asyncio.get_running_loop().call_later(_SWEEP_AFTER, lambda: self._needed().sweep(keep))
 
 
 def _routed(service: Service, routes: Sequence[BaseRoute]) -> Starlette:
