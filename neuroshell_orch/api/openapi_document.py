@@ -44,10 +44,7 @@ PATH_PARAMETERS: Final = {
     "digest": "A digest.",
     "rest": "Anything.",
 }
-_REPLAY: Final = (
-    "A name for this request, of up to 255 characters. A repetition with the same name and body is answered with the "
-    "first answer, also where the service has started anew meanwhile."
-)
+_REPLAY: Final = "A name for this request: sent once more with the same body, it is answered with the first answer."
 _ABOUT: Final = (
     "The socket of nsorch speaks four conventions at once. Over the unix socket nobody needs a token: its owner is "
     "the user. Over the loopback port every request needs one (`nsorch token create NAME`). Every answer has the "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -65,6 +67,15 @@ def test_examples_fit_their_types():
         if operation.example is not None:
             schema = DOCUMENT["paths"][operation.path][operation.method.lower()]["requestBody"]["content"]
             validator(DOCUMENT, schema["application/json"]["schema"]).validate(operation.example)
+
+
+def test_the_page_is_up_to_date():
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("api_page", root / "packaging" / "api_page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = (root / "docs" / "api.md").read_text(encoding="utf-8")
+    assert written == module.page(), "run: python packaging/api_page.py"
 
 
 def test_the_daemon_starts_without_it():
