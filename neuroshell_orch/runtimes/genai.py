@@ -1,6 +1,6 @@
 """Language models by onnxruntime-genai: a folder with ``genai_config.json``, an ONNX graph and a tokenizer.
 
-Owns loading; the chat template is in ``genai_prompt``, the token loop in ``genai_writer``. Must not know sockets or
+Owns loading; the chat template is in ``genai_prompt``, an answer's steps in ``genai_writer``. Must not know sockets or
 frames beyond the message types, and never imports ``onnxruntime``: genai finds that library itself, and the package of
 that name would cost every worker 25 ms and 19 MiB (8 of them private) for nothing. Its dummy model is therefore a
 genai folder too (see ``dummy``), and a parked worker has run exactly what a load will run.
@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes import base, devices, dummy, files, genai_rest, mappings
-from neuroshell_orch.runtimes.genai_guidance import Guidance, guidance, refusal
+from neuroshell_orch.runtimes.genai_guidance import guidance, refusal
+from neuroshell_orch.runtimes.genai_kept import Keeper
 from neuroshell_orch.runtimes.genai_open import open_model, open_tokenizer
 from neuroshell_orch.runtimes.genai_prompt import Template
-from neuroshell_orch.runtimes.genai_writer import Native, Writer
+from neuroshell_orch.runtimes.genai_sampling import Chooser, Choosers, options_of
+from neuroshell_orch.runtimes.genai_writer import Bench, Native, Pace, Writer
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 def create() -> GenaiRuntime:
@@ -49,6 +51,7 @@ class GenaiRuntime:
         self._vocabulary = 0
         self._template: Template | None = None
         self._weights = mappings.Weights([])
+        self._bench: Bench | None = None
 
     @property
     def _version(self) -> str:
@@ -87,6 +90,17 @@ class GenaiRuntime:
                 self._open(device, threads)
             except RuntimeError as again:
                 raise self._refused(again) from again
+        self._bench = Bench(
+            self._og,
+            self._model,
+            self._tokenizer,
+            self._ends,
+            self._vocabulary,
+            self._context,
+            Choosers(self._og, self._folder, config, self._vocabulary),
+            Keeper(load.parallel, keep=load.keep_prefix),
+            Pace(),
+        )
         return Loaded(
             seconds=0.0,
             runtime_version=self._version,
@@ -111,9 +125,11 @@ class GenaiRuntime:
 
     def hibernate(self) -> int:
         """Give the weights back, and all else that a model can do without while nobody asks it."""
+        if self._bench is not None:
+            self._bench.keeper.drop()
         genai_rest.shrink(self._og, self._model)
         self._weights.trim()
-        if self._weights.grown() > genai_rest.KEPT and self._template is not None:
+        if self._weights.grown() > genai_rest.KEPT and self._template is not None and self._bench is not None:
             self._use(None)
             self._weights.trim()
         return self._weights.give_back()
@@ -130,9 +146,10 @@ class GenaiRuntime:
 
     def _use(self, tokenizer: Native) -> None:
         """Take this tokenizer, or give up the one there is."""
-        if self._template is not None:
+        if self._template is not None and self._bench is not None:
             self._tokenizer = tokenizer
             self._template.use(tokenizer)
+            self._bench = self._bench._replace(tokenizer=tokenizer)
 
     def infer(self, request: Infer, cancelled: Callable[[], bool]) -> list[Tensor]:  # noqa: ARG002
         """Not for language models."""
@@ -140,57 +157,48 @@ class GenaiRuntime:
 
     def generate(self, request: Generate, emit: base.Emit, cancelled: Callable[[], bool]) -> Done:
         """Write one answer."""
+        stream = self.begin(request, emit, cancelled)
+        while stream.done is None:
+            self.advance([stream])
+        if isinstance(stream.done, OrchError):
+            raise stream.done
+        return stream.done
+
+    def begin(self, request: Generate, emit: base.Emit, cancelled: Callable[[], bool]) -> Writer:
+        """Take on one answer of several."""
         started = time.monotonic()
         assert self._template is not None  # noqa: S101 - the worker has loaded before it writes
         if self._tokenizer is None:
             self.wake()
+        assert self._bench is not None  # noqa: S101 - likewise
         context = min(self._context, request.context) if request.context > 0 else self._context
         prompt = self._checked(self._template.encode(request), context)
         limit = min(context, len(prompt) + request.max_tokens) if request.max_tokens > 0 else context
-        writer = Writer(
-            self._og,
-            self._model,
-            self._tokenizer,
-            request,
-            ends=self._ends,
-            vocabulary=self._vocabulary,
-            guidance=self._guidance(request),
-        )
-        try:
-            reason = writer.write(prompt, limit, emit, cancelled)
-        except RuntimeError as error:
-            raise OrchError(
-                "answer-failed", f"The runtime failed in the middle of an answer: {error}", "Ask again."
-            ) from error
-        return Done(
-            job=request.job,
-            reason=reason,
-            prompt_tokens=len(prompt),
-            completion_tokens=writer.count,
-            prefill_seconds=writer.prefilled - started,
-            decode_seconds=time.monotonic() - writer.prefilled,
-        )
+        chooser = self._guided(self._bench, request, limit)
+        return Writer(self._bench, request, prompt, limit, emit, cancelled, chooser, started)
 
-    def _guidance(self, request: Generate) -> Guidance | None:
-        """What the answer is held to, tried before anything costs time. Raises OrchError where that cannot be."""
+    def advance(self, streams: Sequence[Writer]) -> None:
+        """One step of each."""
+        alone = len(streams) == 1
+        for writer in streams:
+            writer.step(alone=alone)
+
+    def _guided(self, bench: Bench, request: Generate, limit: int) -> Chooser | None:
+        """Where the answer is held to something: who holds it. Raises OrchError where that cannot be."""
         assert self._template is not None  # noqa: S101 - likewise
         tools, schema = request.tools, request.schema
         if tools is None and not schema:
             return None
         try:
-            held = guidance(request, self._template.style)
-            assert held is not None  # noqa: S101 - there are tools or a schema
-            parameters = self._og.GeneratorParams(self._model)
-            parameters.set_search_options(max_length=2)
-            parameters.set_guidance(*held)
-            self._og.Generator(self._model, parameters)
+            held_to = guidance(request, self._template.style)
+            return bench.choosers.chooser(limit, options_of(request, self._vocabulary), held_to)
         except (RuntimeError, OrchError) as error:
             if tools is not None and not (tools.required or tools.strict or schema):
                 return None  # nothing was promised about arguments where the model chooses
             raise (refusal(error) if isinstance(error, RuntimeError) else error) from None
-        return held
 
-    def _checked(self, prompt: Native, context: int) -> Native:
+    def _checked(self, encoded: Native, context: int) -> list[int]:
+        prompt: list[int] = encoded if isinstance(encoded, list) else encoded.tolist()
         if len(prompt) == 0:
             raise OrchError("empty-prompt", "There is nothing to answer.", "Write a prompt.")
         if len(prompt) >= context:
@@ -205,7 +213,7 @@ class GenaiRuntime:
                 f"The prompt has {len(prompt)} tokens and the {whose} {context}.",
                 f"Shorten it, or {more}.",
             )
-        if isinstance(prompt, list) and not all(0 <= token < self._vocabulary for token in prompt):
+        if prompt is encoded and not all(0 <= token < self._vocabulary for token in prompt):
             raise OrchError(
                 "bad-request",
                 f"A token of the prompt is not one of the model's {self._vocabulary}.",

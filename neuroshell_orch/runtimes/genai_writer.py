@@ -1,163 +1,247 @@
-"""One answer, token by token, with onnxruntime-genai.
+"""One answer, step by step, with onnxruntime-genai: a piece of the prompt, or one token.
 
-Owns sampling, the token loop, the taking in of the prompt and the size of the cache. Must not know folders, templates
-or frames.
+Owns the taking in of the prompt, the choice of a generator and the size of its cache. Must not know folders, templates
+or frames; how text comes of tokens is in ``genai_text``, how they are chosen in ``genai_sampling``.
 
 genai reserves, and touches, its key-value cache for the whole length that it is told: 360 MiB for the 8192 tokens of
 a 135M model whose answers are rarely longer than a page. So an answer begins with room for one, and when that is used
-up the text so far is taken in again with twice the room. That costs a pause; the memory would cost every answer. A
-grammar has no such second beginning: genai counts what it takes in as prompt. So an answer that is held to one is
-repeated token by token, each of them forced, which takes as long as it took before.
+up the text so far is taken in again with twice the room. That costs a pause; the memory would cost every answer.
+
+Where genai chooses with the options that the generator was made for, it does so by itself; where there is a grammar,
+or the generator was made for another answer, a chooser does (see ``genai_sampling``).
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from neuroshell_orch.runtimes import genai_scores
-from neuroshell_orch.runtimes.stops import StopFilter
+from neuroshell_orch.errors import OrchError
+from neuroshell_orch.runtimes.genai_kept import Keeper, Kept
+from neuroshell_orch.runtimes.genai_sampling import Chooser, Choosers, Options, generator, options_of
+from neuroshell_orch.runtimes.genai_text import Text
+from neuroshell_orch.workers.protocol import Done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from neuroshell_orch.runtimes.base import Emit
-    from neuroshell_orch.runtimes.genai_guidance import Guidance
-    from neuroshell_orch.workers.protocol import Generate, TokenScore
+    from neuroshell_orch.workers.protocol import Generate
 
 Native: TypeAlias = Any
 """An object of onnxruntime_genai, which comes without types."""
 
-CHUNK: Final = 256
-"""Prompt tokens taken in at once; a cancelled job is noticed between two chunks."""
-_COLDEST: Final = 1e-3
-"""Below it genai divides by what is nearly nothing."""
-_NARROWEST: Final = 1e-6
-"""A top_p of 0 would mean all to genai."""
-_SEEDS: Final = (1 << 31) - 1
-_IMPOSSIBLE: Final = -1e9
-"""The logit of a token that must not be chosen."""
 ROOM: Final = 1024
 """Tokens of the answer that the cache has room for at first."""
+SLACK: Final = 128
+"""Tokens of room beyond, so that the next question of the same length finds it large enough."""
+
+
+class Pace:
+    """How much of a prompt is computed at once: as much as takes a moment, measured.
+
+    A cancelled answer is noticed between two pieces, and other answers get their tokens there. The result does not
+    depend on the pieces, as long as none is a single token.
+    """
+
+    FIRST: Final = 64
+    LEAST: Final = 8
+    MOST: Final = 512
+    ALONE: Final = 0.12
+    TOGETHER: Final = 0.05
+
+    def __init__(self) -> None:
+        self._rate = 0.0
+        """Tokens a second."""
+
+    def piece(self, left: int, *, alone: bool) -> int:
+        """How many of ``left`` tokens are taken next."""
+        seconds = self.ALONE if alone else self.TOGETHER
+        wanted = self.FIRST if self._rate == 0.0 else int(self._rate * seconds)
+        piece = min(left, max(self.LEAST, min(wanted, self.MOST)))
+        return piece - 1 if left - piece == 1 and piece > 2 else piece
+
+    def took(self, tokens: int, seconds: float) -> None:
+        """Learn from a piece."""
+        if tokens >= self.LEAST and seconds > 0:
+            rate = tokens / seconds
+            self._rate = rate if self._rate == 0.0 else (self._rate + rate) / 2
+
+
+class Bench(NamedTuple):
+    """What all answers of one loaded model are made with. ``context`` is the longest sequence there can be."""
+
+    og: Native
+    model: Native
+    tokenizer: Native
+    ends: frozenset[int]
+    vocabulary: int
+    context: int
+    choosers: Choosers
+    keeper: Keeper
+    pace: Pace
 
 
 class Writer:
-    """Writes one answer; ``count`` tokens so far, ``prefilled`` at this instant of the monotonic clock."""
+    """Writes one answer: ``step`` until ``done``."""
 
     def __init__(
         self,
-        og: Native,
-        model: Native,
-        tokenizer: Native,
+        bench: Bench,
         request: Generate,
-        *,
-        ends: frozenset[int],
-        vocabulary: int,
-        guidance: Guidance | None = None,
+        prompt: list[int],
+        limit: int,
+        emit: Emit,
+        cancelled: Callable[[], bool],
+        chooser: Chooser | None,
+        started: float,
     ) -> None:
-        self._og = og
-        self._model = model
-        self._decode = tokenizer.create_stream().decode
-        self._guidance = guidance
-        self._scores: genai_scores.Scores | None = None
-        if genai_scores.wanted(request):
-            self._scores = genai_scores.Scores(request, lambda token: tokenizer.decode([token]), vocabulary)
-        self._unshown_scores: list[TokenScore] = []
-        self._ends = ends
-        self._vocabulary = vocabulary
-        self._request = request
-        self._stops = StopFilter(request.stop)
-        self._unshown = 0
-        self.count = 0
-        self.prefilled = time.monotonic()
+        self.done: Done | OrchError | None = None
+        self._bench = bench
+        self._job = request.job
+        self._text = Text(bench.tokenizer, request, bench.ends, bench.vocabulary, emit)
+        self._cancelled = cancelled
+        self._options: Options = options_of(request, bench.vocabulary)
+        self._seeded = "random_seed" in self._options and self._options["random_seed"] >= 0
+        self._chooser = chooser
+        self._prompt = prompt
+        self._limit = limit
+        self._end = min(limit, len(prompt) + ROOM)
+        """The length at which the text is taken in again, or the answer ends."""
+        self._tokens = prompt
+        """What is to be taken in."""
+        self._at = 0
+        self._last: int | None = None
+        """The token that was chosen and that the generator has not read."""
+        self._generator: Native = None
+        self._taken = False
+        """Whether the keeper counts a generator as ours."""
+        self._size = 0
+        self._made_for: Options = {}
+        self._cached = 0
+        self._started = started
+        self._prefilled = 0.0
 
-    def write(self, prompt: Native, limit: int, emit: Emit, cancelled: Callable[[], bool]) -> str:
-        """Up to ``limit`` tokens with the prompt's: why it ended. Raises RuntimeError where genai fails."""
-        tokens, size, reason = prompt, min(limit, len(prompt) + ROOM), None
-        while reason is None:
-            generator = self._taken_in(tokens, len(prompt), size, cancelled)
-            if self.count == 0:
-                self.prefilled = time.monotonic()
-            if generator is None:
-                return "cancelled"
-            reason = self._tokens(generator, emit, cancelled)
-            if reason is None and size >= limit:
-                reason = "length"
-            tokens = generator.get_sequence(0)
-            size = min(limit, len(prompt) + 2 * (size - len(prompt)))
-            del generator  # before the next one takes its memory
-        rest = self._stops.flush()
-        if rest or (self._unshown_scores and not self._stops.stopped):
-            self._show(rest, emit)
-        return reason
+    def step(self, *, alone: bool) -> None:
+        """Go on a little. Every failure ends in ``done``."""
+        try:
+            if self._cancelled():
+                self._finish("cancelled")
+            elif self._at < len(self._tokens):
+                self._take_in(alone=alone)
+            else:
+                self._write()
+        except RuntimeError as error:
+            self._fail(f"The runtime failed in the middle of an answer: {error}", "Ask again.")
+        except MemoryError:
+            hint = "Close programs, choose a smaller model or a smaller context, or raise its MemoryMax."
+            self._fail("There was not enough memory.", hint)
 
-    def _show(self, text: str, emit: Emit) -> None:
-        if self._scores is None:
-            emit(text, self._unshown)
+    # ---- the text so far ----
+
+    def _take_in(self, *, alone: bool) -> None:
+        if self._generator is None:
+            self._begin()
+        tokens, at = self._tokens, self._at
+        piece = self._bench.pace.piece(len(tokens) - at, alone=alone)
+        began = time.monotonic()
+        self._generator.append_tokens(tokens[at : at + piece])
+        now = time.monotonic()
+        self._bench.pace.took(piece, now - began)
+        self._at += piece
+        if not self._prefilled and self._at == len(tokens):
+            self._prefilled = now
+
+    def _begin(self) -> None:
+        """Find the generator that has read most of the prompt, or make one."""
+        keeper, shared = self._bench.keeper, 0
+        kept, more = keeper.take(self._prompt, self._end)
+        self._taken = True
+        if kept is not None:
+            try:
+                kept.generator.rewind_to(more)
+            except RuntimeError:  # not every kind of model can
+                kept, more = None, 0
+            else:
+                shared = more
+        if kept is None:
+            self._make(self._end + SLACK + more, self._options)
         else:
-            emit(text, self._unshown, self._unshown_scores)
-            self._unshown_scores = []
-        self._unshown = 0
+            self._generator, self._size, self._made_for = kept.generator, kept.size, kept.options
+        if self._chooser is None and kept is not None and (self._seeded or kept.options != self._options):
+            self._chooser = self._bench.choosers.chooser(self._limit, self._options)
+        if self._chooser is not None:
+            self._chooser.begin(self._prompt)
+        self._at = self._cached = shared
 
-    def _taken_in(self, tokens: Native, prompt: int, size: int, cancelled: Callable[[], bool]) -> Native:
-        """A generator that has read ``tokens``, of which the first ``prompt`` are not the answer's. None: cancelled."""
-        generator = self._og.Generator(self._model, self._parameters(size))
-        at_once = len(tokens) if self._guidance is None else prompt
-        for at in range(0, at_once, CHUNK):
-            if cancelled():
-                return None
-            generator.append_tokens(tokens[at : min(at + CHUNK, at_once)])
-        for token in tokens[at_once:]:
-            if cancelled():
-                return None
-            forced = generator.get_logits()
-            forced.fill(_IMPOSSIBLE)
-            forced.reshape(-1)[token] = 0
-            generator.set_logits(forced)
-            generator.generate_next_token()
-        return generator
+    def _make(self, size: int, options: Options) -> None:
+        self._size, self._made_for = min(self._bench.context, size), options
+        self._generator = generator(self._bench.og, self._bench.model, self._size, options)
 
-    def _parameters(self, size: int) -> Native:
-        request = self._request
-        options: dict[str, Any] = {"max_length": size, "batch_size": 1, "num_beams": 1}
-        if request.temperature > 0 and request.top_k != 1:
-            options |= {
-                "do_sample": True,
-                "temperature": max(request.temperature, _COLDEST),
-                "top_p": min(max(request.top_p, _NARROWEST), 1.0),
-                "top_k": request.top_k if 0 < request.top_k < self._vocabulary else 0,
-                "random_seed": request.seed & _SEEDS if request.seed >= 0 else -1,
-            }
+    def _again(self) -> None:
+        """The room is used up: take in the text with more of it."""
+        room = self._end - len(self._prompt)
+        self._end = min(self._limit, len(self._prompt) + 2 * room)
+        self._tokens = self._generator.get_sequence(0).tolist()
+        if self._last is not None and len(self._tokens) < len(self._prompt) + self._text.count:
+            self._tokens.append(self._last)
+        self._last = None
+        self._at = len(self._prompt)
+        if self._size >= self._end:
+            self._generator.rewind_to(self._at)
         else:
-            options |= {"do_sample": False, "top_k": 1, "top_p": 1.0, "temperature": 1.0}
-        if request.repeat_penalty != 1.0:
-            options["repetition_penalty"] = request.repeat_penalty
-        parameters = self._og.GeneratorParams(self._model)
-        parameters.set_search_options(**options)
-        if self._guidance is not None:
-            parameters.set_guidance(*self._guidance)
-        return parameters
+            self._generator = None  # before the next one takes its memory
+            self._make(self._end + SLACK, self._made_for)
+            self._at = 0
 
-    def _tokens(self, generator: Native, emit: Emit, cancelled: Callable[[], bool]) -> str | None:
-        """The token loop: why the answer ended, or None when the room is used up."""
-        next_token, get_token, is_done = generator.generate_next_token, generator.get_next_tokens, generator.is_done
-        decode, ends, stops, scores = self._decode, self._ends, self._stops, self._scores
-        while not is_done():
-            if cancelled():
-                return "cancelled"
-            if scores is not None:
-                scores.before(generator)
-            next_token()
-            token = int(get_token()[0])
-            if token in ends:
-                return "stop"
-            self.count += 1
-            self._unshown += 1
-            if scores is not None and (score := scores.chosen(token)) is not None:
-                self._unshown_scores.append(score)
-            text = stops.feed(decode(token))
-            if text:
-                self._show(text, emit)
-            if stops.stopped:
-                return "stop"
-        return None
+    # ---- one token ----
+
+    def _write(self) -> None:
+        text, writer = self._text, self._generator
+        if self._chooser is None:
+            if text.scores is not None:
+                text.scores.before(writer)
+            writer.generate_next_token()
+            token = int(writer.get_next_tokens()[0])
+        else:
+            if self._last is not None:
+                writer.append_tokens([self._last])
+            token = self._last = self._chooser.choose(writer.get_logits(), text.scores)
+        if text.accept(token):
+            self._finish("stop")
+            return
+        length = len(self._prompt) + text.count
+        if length >= self._limit:
+            self._finish("length")
+        elif length >= self._end:
+            self._again()
+
+    # ---- the end ----
+
+    def _finish(self, reason: str) -> None:
+        if reason != "cancelled":
+            self._text.close()
+        self._give_back()
+        now = time.monotonic()
+        prefilled = self._prefilled or now
+        self.done = Done(
+            job=self._job,
+            reason=reason,
+            prompt_tokens=len(self._prompt),
+            completion_tokens=self._text.count,
+            prefill_seconds=prefilled - self._started,
+            decode_seconds=now - prefilled,
+            cached_tokens=self._cached,
+        )
+
+    def _fail(self, message: str, hint: str) -> None:
+        self._give_back(keep=False)
+        self.done = OrchError("answer-failed", message, hint)
+
+    def _give_back(self, *, keep: bool = True) -> None:
+        if not self._taken:
+            return
+        read = self._prompt[: self._at]
+        kept = Kept(self._generator, read, self._size, self._made_for) if keep else None
+        self._generator, self._taken = None, False
+        self._bench.keeper.give(kept)

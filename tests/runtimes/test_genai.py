@@ -95,7 +95,8 @@ def test_an_answer_longer_than_the_first_room_goes_on(runtime, monkeypatch):
 
 
 def test_a_long_prompt_is_taken_in_by_pieces(runtime, folder, monkeypatch):
-    monkeypatch.setattr(genai_writer, "CHUNK", 7)
+    for bound in ("FIRST", "LEAST", "MOST"):
+        monkeypatch.setattr(genai_writer.Pace, bound, 7)
     messages = [ChatMessage("user", "x " * 40)]
     assert answer(runtime, messages, max_tokens=30)[1] == bare(folder, messages, 30)[1]
     _, _, done = answer(runtime, messages, cancel_after=3)

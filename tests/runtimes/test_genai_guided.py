@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 
 import jsonschema
 import numpy as np
+import onnx
 import onnxruntime_genai as og
 import pytest
 
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.runtimes import genai_writer
+from neuroshell_orch.runtimes import genai_sampling, genai_writer
 from neuroshell_orch.runtimes.genai import GenaiRuntime
 from neuroshell_orch.workers.protocol import ChatMessage, Generate, Load, Tools
 from tests.support_tiny import TEMPLATE, tiny_genai_folder
@@ -149,12 +151,36 @@ def test_an_answer_that_outgrows_its_room_keeps_its_grammar(runtime, monkeypatch
     assert (text, done.reason, done.completion_tokens) == (expected, whole.reason, whole.completion_tokens)
 
 
-def test_cancelled_while_it_is_repeated(runtime, monkeypatch):
+def test_cancelled_while_it_is_taken_in_again(runtime, monkeypatch):
     monkeypatch.setattr(genai_writer, "ROOM", 16)
-    calls = iter(range(10_000))
     schema = json.dumps({"type": "array", "items": {"type": "integer"}, "minItems": 99})
-    _, done, _ = answer(runtime, schema=schema, cancelled=lambda: next(calls) > 24)
-    assert (done.reason, done.completion_tokens) == ("cancelled", 16)
+    pieces, stop = [], False
+    writer = runtime.begin(Generate(7, HELLO, schema=schema), lambda *piece: pieces.append(piece), lambda: stop)
+    while sum(tokens for _, tokens in pieces) < 16:
+        runtime.advance([writer])
+    stop = True
+    runtime.advance([writer])
+    assert (writer.done.reason, writer.done.completion_tokens) == ("cancelled", 16)
+
+
+def test_native_code_prints_nothing_while_a_grammar_is_at_work(capfd):
+    with genai_sampling._silent():
+        os.write(2, b"the token is: secret")
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
+
+
+def test_the_graph_that_chooses_is_what_onnx_would_write():
+    model = onnx.load_model_from_string(genai_sampling.graph(49152))
+    onnx.checker.check_model(model, full_check=True)
+    assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [1, 1, 49152]
+
+
+def test_a_grammar_that_fails_says_nothing_to_the_journal(runtime, capfd):
+    with pytest.raises(OrchError):
+        answer(runtime, schema=json.dumps({"type": "string", "pattern": "(?=secret)b"}))
+    answer(runtime, schema=json.dumps(PERSON), max_tokens=4)
+    assert capfd.readouterr().err == ""
 
 
 def calls_in(text):
