@@ -24,6 +24,8 @@ from neuroshell_orch.api.server import Server
 from neuroshell_orch.config.load import load
 from neuroshell_orch.config.paths import runtime_dir
 from neuroshell_orch.core import messages as msg
+from neuroshell_orch.core.settle import IDLE
+from neuroshell_orch.core.state import due
 from neuroshell_orch.errors import EXIT_UNAVAILABLE, OrchError
 from neuroshell_orch.sd import activation, journal
 from neuroshell_orch.sd.notify import Notifier, watchdog_interval
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
+LEAD_SECONDS: Final = 10.0
+"""How long before a model is due the daemon wants to be there."""
 CLOSE_SECONDS: Final = 2.0
 """How long responses that are complete may take to leave."""
 
@@ -140,8 +144,20 @@ class Daemon:
         for close in self.service.closing:
             await close()
         await self.service.desk.close()
+        await self._appoint(reason)
         await self.service.pool.close()
         await self.service.accounts.close()
+        await self.service.habits.close()
+
+    async def _appoint(self, reason: str) -> None:
+        """What a mode wants warm later on is no reason to stay, but one to come back."""
+        wanted = due(self.service.engine.state)
+        if reason != IDLE or wanted is None:
+            return
+        at = self.service.engine.wall(wanted) - LEAD_SECONDS
+        if await self.service.pool.launcher.appoint(at):
+            clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+            journal.log(journal.INFO, f"To be started again at {clock}, when a model is expected to be asked.")
 
     # ---- leaving ----
 

@@ -24,6 +24,8 @@ from neuroshell_orch.core.warmth import Warmth
 
 MOVE_SECONDS: Final = 60.0
 """How long parking, hibernating and waking may take."""
+IDLE: Final = "idle"
+"""Why the daemon leaves when nobody sent it away."""
 RETRY_FIRST: Final = 10.0
 RETRY_MOST: Final = 300.0
 """Seconds between loads while they fail; doubled after each, as LocalAI does for its clients."""
@@ -293,4 +295,4 @@ def mind_quiet(state: State, now: float, actions: Actions) -> None:
     leaves = leaves_at(state)
     if leaves is not None and now >= leaves:
         state.leaving = True
-        actions.append(msg.Exit("idle"))
+        actions.append(msg.Exit(IDLE))

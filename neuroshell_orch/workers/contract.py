@@ -69,6 +69,9 @@ class Launcher(Protocol):
     async def launch(self, spec: WorkerSpec, stdin: socket.socket) -> Handle:
         """Start one worker with ``stdin`` as its descriptor 0. The caller closes its own copy. Raises OrchError."""
 
+    async def appoint(self, at: float) -> bool:
+        """Have this program started again at ``at`` (Unix seconds), though nobody connects; whether that will be."""
+
     async def close(self) -> None:
         """Let go of what the launcher itself holds. Workers are stopped by their owner."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from dbus_fast import Variant
 
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.workers.appointment import appoint
 from neuroshell_orch.workers.contract import Exit, WorkerSpec, exit_of
 from neuroshell_orch.workers.environment import worker_environment
 from neuroshell_orch.workers.manager import BusError, Listener, Manager
@@ -159,6 +160,12 @@ class SystemdLauncher:
             return await self._start(spec, other, stdin)
         except BusError as error:
             raise refused(other, error) from error
+
+    async def appoint(self, at: float) -> bool:
+        """Have this service started again at ``at`` (Unix seconds); False where it is none, or that cannot be."""
+        if self._bind_to is None or not self._manager.connected:
+            return False
+        return await appoint(self._manager, self._bind_to, at)
 
     async def close(self) -> None:
         """Disconnect from the bus."""

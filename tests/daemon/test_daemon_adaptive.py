@@ -67,7 +67,7 @@ def test_what_is_due_soon_keeps_the_daemon_beyond_its_idle_exit(adaptive):
 
 
 def test_what_is_due_much_later_does_not(adaptive):
-    remember(adaptive, fake=habit(36000.0, 60.0))
+    remember(adaptive, fake=habit(3600.0, 60.0))
     adaptive.start()
     assert adaptive.process.wait(20) == 0
 
