@@ -41,7 +41,8 @@ class Accounts:
     def cost(self, model: ModelSettings, artefact: str) -> Cost:
         """What ``model`` costs as far as is known."""
         usable = self.gpus and model.device != "cpu"
-        return self.costs.cost(artefact, model.path, model.context_length, self.gpus[0].name if usable else None)
+        gpu = self.gpus[0].name if usable else None
+        return self.costs.cost(artefact, model.path, model.context_length, gpu, model.parallel)
 
     def measured(
         self, name: str, warmth: Warmth, size: int, wake: tuple[Warmth, float] | None = None, pid: int | None = None

@@ -55,16 +55,16 @@ class Costs:
         self._figures: dict[str, Figures] = self._read()
         self._changed = False
 
-    def cost(self, artefact: str, path: str, context: int, gpu: str | None = None) -> Cost:
+    def cost(self, artefact: str, path: str, context: int, gpu: str | None = None, parallel: int = 1) -> Cost:
         """The cost of a model: what was measured, and an estimate for the rest.
 
-        ``gpu`` is the accelerator that it would use if it can.
+        ``gpu`` is the accelerator that it would use if it can; ``parallel`` answers have a cache each.
         """
         seen = self._figures.get(artefact, Figures())
-        guess = estimate(path, context)
+        guess = estimate(path, context, parallel)
         vram = seen.vram
         if vram is None:
-            vram = {} if gpu is None else {gpu: estimate_vram(path, context)}
+            vram = {} if gpu is None else {gpu: estimate_vram(path, context, parallel)}
         return Cost(
             hot={RAM: seen.hot or guess[RAM], **vram},
             hibernated={RAM: min(seen.hibernated or guess[RAM], seen.hot or guess[RAM])},
@@ -125,16 +125,17 @@ class Costs:
             return {}  # the first start, or a file that a crash of the machine cut off: measure again
 
 
-def estimate(path: str, context: int) -> Bytes:
-    """Bytes that a model will take when it is HOT, from its files: weights, key-value cache, the runtime."""
+def estimate(path: str, context: int, parallel: int = 1) -> Bytes:
+    """Bytes that a model will take when it is HOT, from its files: weights, key-value caches, the runtime."""
     weights = sum(size for size in _sizes(Path(path).expanduser()))
-    return {RAM: RUNTIME_BYTES + int(weights * PREPACKING) + cache_bytes(Path(path).expanduser(), context)}
+    caches = cache_bytes(Path(path).expanduser(), context) * parallel
+    return {RAM: RUNTIME_BYTES + int(weights * PREPACKING) + caches}
 
 
-def estimate_vram(path: str, context: int) -> int:
+def estimate_vram(path: str, context: int, parallel: int = 1) -> int:
     """Bytes of an accelerator: the weights with room to copy, the key-value cache, CUDA's own context."""
     folder = Path(path).expanduser()
-    return CONTEXT_BYTES + int(sum(_sizes(folder)) * 1.2) + cache_bytes(folder, context)
+    return CONTEXT_BYTES + int(sum(_sizes(folder)) * 1.2) + cache_bytes(folder, context) * parallel
 
 
 def cache_bytes(folder: Path, context: int) -> int:

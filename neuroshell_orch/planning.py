@@ -56,6 +56,8 @@ def order_of(configuration: Configuration, name: str) -> Order:
         threads=model.threads,
         context_length=model.context_length,
         options={"device": model.device},
+        parallel=model.parallel,
+        keep_prefix=model.keep_prefix,
     )
     wanted = model.memory_max if model.memory_max is not None else configuration.settings.worker_memory_max
     return Order(load, _bytes(wanted), prepares(configuration, name))
@@ -106,7 +108,9 @@ def limits_of(configuration: Configuration, gpus: Sequence[Gpu] = ()) -> Limits:
 
 def artefact_of(model: ModelSettings) -> str:
     """What must be loaded anew when it changes."""
-    return f"{model.runtime} {model.digest} {model.threads} {model.context_length} {model.device} {model.path}"
+    more = f" {model.parallel} at once" if model.parallel > 1 else ""
+    more += "" if model.keep_prefix else " forgetful"
+    return f"{model.runtime} {model.digest} {model.threads} {model.context_length} {model.device} {model.path}{more}"
 
 
 def _of(size: int | Percent, total: int) -> int:

@@ -130,6 +130,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     threads: Annotated[int, Key(whole(0, 4096), "How many threads compute; 0: what was measured to be best, or every core.")] = 0
     device: Annotated[str, Key(_DEVICE, "What it runs on; auto takes an accelerator where one is usable.")] = "auto"
     parallel: Annotated[int, Key(whole(1, 64), "How many answers it may write at once.")] = 1
+    keep_prefix: Annotated[
+        bool, Key(BOOL, "Keep what was computed for a prompt, in the worker's memory, for the next that begins alike.")
+    ] = True
     context_length: Annotated[
         int, Key(whole(0, 1 << 24), "The longest context in tokens; 0 means the model's own.")
     ] = 0
