@@ -126,9 +126,15 @@ async def _whole(
 def _figures(service: Service, job: Job, ends: dict[int, Done]) -> dict[str, Any]:
     """Usage and timings: a prompt counts once, however many answers it had."""
     prompt = sum(done.prompt_tokens for number, done in ends.items() if number % job.each == 0)
+    cached = sum(done.cached_tokens for number, done in ends.items() if number % job.each == 0)
     completion = sum(done.completion_tokens for done in ends.values())
     return {
-        "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        },
         "timings": {
             "prefill_seconds": sum(done.prefill_seconds for done in ends.values()),
             "decode_seconds": sum(done.decode_seconds for done in ends.values()),

@@ -109,12 +109,19 @@ class ChatChoice(Struct):
     """stop, length or tool_calls."""
 
 
+class PromptTokens(Struct):
+    """Of the prompt's tokens: how many were known from an earlier prompt that begins alike."""
+
+    cached_tokens: int
+
+
 class Usage(Struct):
     """Counted tokens; a prompt counts once, however many answers it has."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokens
 
 
 class Timings(Struct):

@@ -84,7 +84,7 @@ def _memory(model: ModelSettings) -> str:
     from neuroshell_orch.costs import Costs
     from neuroshell_orch.planning import artefact_of
 
-    cost = Costs(state_dir()).cost(artefact_of(model), model.path, model.context_length)
+    cost = Costs(state_dir()).cost(artefact_of(model), model.path, model.context_length, None, model.parallel)
     how = "the measured peak" if cost.measured else "estimated; measured at its first load"
     return f"{sentence(cost.hot)} when hot ({how})"
 
