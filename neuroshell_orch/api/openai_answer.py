@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from neuroshell_orch.api.limits import take_seat
 from neuroshell_orch.api.problems import body_of, encode, json_response
+from neuroshell_orch.api.progress import comments, shortly
 from neuroshell_orch.api.requests import while_connected
 from neuroshell_orch.api.streams import Stream
 from neuroshell_orch.errors import OrchError
@@ -51,16 +52,19 @@ class Job(NamedTuple):
 
 
 async def respond(request: Request, service: Service, job: Job) -> Response:
-    """The response; whatever goes wrong before its first piece has a status of its own."""
+    """The response; whatever goes wrong before it begins has a status of its own, see ``progress``."""
     if job.stream:
         take_seat(request)
     head = {"id": f"{job.mark}-{uuid.uuid4().hex}", "created": int(time.time()), "model": job.model}
     answers = _side_by_side([service.desk.generate(job.model, wanted, job.options) for wanted in job.requests])
     if not job.stream:
         return json_response(await while_connected(request, _whole(service, job, answers, head)))
+    first = asyncio.ensure_future(_first(answers))
     try:
-        first = await while_connected(request, _first(answers))
+        await shortly(request, first)
     except BaseException:
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
         await answers.aclose()
         raise
     events = _stream(service, job, first, answers, head)
@@ -150,7 +154,7 @@ def _event(value: object) -> bytes:
 async def _stream(
     service: Service,
     job: Job,
-    first: tuple[int, Piece | Done],
+    first: asyncio.Future[tuple[int, Piece | Done]],
     rest: AsyncGenerator[tuple[int, Piece | Done], None],
     head: dict[str, Any],
 ) -> AsyncGenerator[bytes, None]:
@@ -171,8 +175,11 @@ async def _stream(
         return [_event({**head, "choices": [{"index": number, **part}]}) for part in parts]
 
     async with aclosing(rest):
-        said: tuple[int, Piece | Done] | None = first
+        async with aclosing(comments(first, service, job.model)) as waiting:
+            async for comment in waiting:
+                yield comment
         try:
+            said: tuple[int, Piece | Done] | None = first.result()
             while said is not None:
                 for event in events(*said):
                     yield event
