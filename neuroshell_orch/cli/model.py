@@ -1,4 +1,4 @@
-"""``nsorch model``: list, show, add, pull, default, rm, preload, unload.
+"""``nsorch model``: list, show, add, pull, default, rm, preload, unload, prepare, gc, bench.
 
 Owns what is printed and the order of the steps; files are the registry's, formats and downloads their modules', and
 warmth is the daemon's. A daemon that runs is told after every change; one that sleeps is woken only to preload.
@@ -49,19 +49,21 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def show(name: Name, as_json: Json = False) -> None:
     """Show one model's settings and the file they come from."""
-    from neuroshell_orch.cli import local, output
+    from neuroshell_orch.cli import local, output, preparing
     from neuroshell_orch.config.schema import SECTIONS, show_value
     from neuroshell_orch.models import registry
 
     model = registry.get(name)
+    found = local.configuration()
     if as_json:
-        output.print_json(as_data(model, local.configuration().settings.default_model))
+        data = as_data(model, found.settings.default_model)
+        output.print_json(data | {"prepared": preparing.as_data(model)})
         return
     values = [(field.key, show_value(field, getattr(model, field.field))) for field in SECTIONS["Model"].values()]
     rows = [("Name", model.name), *((key, value) for key, value in values if value), ("File", model.source)]
     if model.runtime == "encoder":
         rows.append(("Vectors", _vectors(model)))
-    output.pairs([*rows, ("Memory", _memory(model))])
+    output.pairs([*rows, ("Memory", _memory(model)), ("Prepared", preparing.sentence(found, model))])
 
 
 def _vectors(model: ModelSettings) -> str:
@@ -107,12 +109,13 @@ def add(
 
     A folder is onnxruntime-genai's (language models) or sentence-transformers' (encoders).
     """
-    from neuroshell_orch.cli import adding
+    from neuroshell_orch.cli import adding, preparing
     from neuroshell_orch.cli.ending import orderly
     from neuroshell_orch.cli.progress import Progress
 
     with orderly(), Progress() as progress:
         model = adding.add(name, path, "float32" if precision is Precision.float32 else "int4", progress)
+        preparing.after_adding(name)
     _added(model, as_json, fresh=True)
 
 
@@ -123,7 +126,7 @@ def pull(
     as_json: Json = False,
 ) -> None:
     """Fetch a model of the catalogue, convert it and register it. Resumes, and does nothing twice."""
-    from neuroshell_orch.cli import output
+    from neuroshell_orch.cli import output, preparing
     from neuroshell_orch.cli.ending import orderly
     from neuroshell_orch.cli.progress import Progress
     from neuroshell_orch.models import bringing, catalogue
@@ -138,6 +141,8 @@ def pull(
         return
     with orderly(), Progress() as progress:
         model, fresh = bringing.pull(name, progress)
+        if fresh:
+            preparing.after_adding(name)
     _added(model, as_json, fresh=fresh)
 
 
@@ -182,10 +187,16 @@ def rm(
     as_json: Json = False,
 ) -> None:
     """Forget a model and delete what nsorch made for it. Files of your own are never touched."""
-    from neuroshell_orch.cli import output, wire
+    import msgspec
+
+    from neuroshell_orch.cli import local, output, preparing, wire
     from neuroshell_orch.models import registry
 
+    model = local.configuration().models.get(name)
+    copy = None if model is None else preparing.Copy(model)
     removed = registry.remove(name, delete_files=not keep_files)
+    if copy is not None and not keep_files:
+        removed = msgspec.structs.replace(removed, freed=removed.freed + copy.forget())
     told()
     if as_json:
         output.print_json(wire.plain(removed))
@@ -194,6 +205,48 @@ def rm(
     output.say(f"{name} is removed{freed}.")
     if removed.kept:
         output.say(f"{removed.kept} stays: {removed.reason}.")
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete.models, help="The model's name.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Replace a copy that is good, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a model's prepared copy, from which it can hibernate, and find its fastest number of threads.
+
+    Without a name: of all models that want one, as Prepare= says. A copy takes two to three times the model's size.
+    """
+    from neuroshell_orch.cli import preparing
+    from neuroshell_orch.cli.ending import orderly
+
+    with orderly():
+        preparing.prepare(name, again=again, as_json=as_json)
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete prepared copies that no registered model uses, and say how much disk that freed."""
+    from neuroshell_orch.cli import preparing
+
+    preparing.collect(dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def bench(
+    name: Name,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How often; medians are shown.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure a model, in workers of its own: load, first token, speed, and memory at each warmth."""
+    from neuroshell_orch.cli import preparing
+    from neuroshell_orch.cli.ending import orderly
+
+    with orderly():
+        preparing.bench(name, rounds=rounds, as_json=as_json)
 
 
 @app.command()

@@ -1,10 +1,12 @@
 """A copy of a model whose weights lie in its data file exactly as the processor's kernels want them.
 
 Owns the making of that copy: ``python -m neuroshell_orch.runtimes.prepare SOURCE OUT [--tune] [--background]``; with
-``--tune`` the fastest number of threads is found, too (see ``tuning``), and printed as JSON. onnxruntime repacks most
-weights at load into anonymous memory, which can only be given back by unloading; a prepared model maps them instead,
-so that a worker can hibernate. The copy fits one onnxruntime on one kind of processor (``workers.prepared`` names it
-so) and takes more disk, as the file keeps the original weights besides. Must not know who wants it.
+``--tune`` the fastest number of threads is found, too (see ``tuning``), and printed as JSON; ``--made`` only that.
+
+onnxruntime repacks most weights at load into anonymous memory, which can only be given back by unloading; a prepared
+model maps them instead, so that a worker can hibernate. The copy fits one onnxruntime on one kind of processor (its
+manifest says so, see ``workers.copies``) and takes more disk, as the file keeps the original weights besides. Must not
+know who wants it.
 """
 
 from __future__ import annotations
@@ -87,6 +89,13 @@ def _graph(source: Path, target: Path) -> None:
             _sync(path)
 
 
+def _loaded_of(source: Path) -> Path:
+    """What is loaded of a model that is prepared already."""
+    if not source.is_dir() or (source / CONFIG).exists():
+        return source
+    return source / encoders.read(source).graph
+
+
 def _sync(path: Path) -> None:
     """To disk: pages that are not written out yet cannot be given back by the kernel."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -101,7 +110,7 @@ def main(source: str, out: str, *flags: str) -> int:
     if "--background" in flags:
         os.nice(19)
     try:
-        made = prepare(Path(source), Path(out))
+        made = _loaded_of(Path(source)) if "--made" in flags else prepare(Path(source), Path(out))
     except OrchError as error:
         print(json.dumps([error.problem, error.message, error.hint]))  # noqa: T201 - this is its only output
         return 1

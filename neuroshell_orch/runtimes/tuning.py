@@ -2,7 +2,8 @@
 
 Owns the candidates, the clock and the choice. Half the cores can beat all of them (two threads of one core, cores of
 two kinds, memory that is the bottleneck anyway), and no rule tells where. Every core stays the answer unless another
-number is clearly better. Must not know who wants it, nor where the answer is kept.
+number is clearly better; where other programs were busy meanwhile, nothing was measured. Must not know who wants the
+answer, nor where it is kept.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 Native: TypeAlias = Any
-Trial: TypeAlias = "Callable[[int, float], float]"
-"""Takes a number of threads and seconds to spend; answers a second."""
+Trial: TypeAlias = "Callable[[int, float], tuple[float, float]]"
+"""Takes a number of threads and seconds to spend; answers a second, and the part of its threads' time that it had."""
 
 BUDGET: Final = 5.0
 SLICE: Final = 0.6
 """Seconds that one number of threads is tried for, after its load."""
 CLEARLY: Final = 1.05
+UNDISTURBED: Final = 0.8
+"""The part of the processors that the trial with all cores must have had; onnxruntime's threads wait by spinning."""
 PROMPT, ANSWER = 64, 32
 """Tokens of what counts as one answer: reading wants cores, writing wants memory."""
 _SIZES: Final = {"FP32": "f4", "FP16": "f2", "FP64": "f8", "BOOL": "?"}
@@ -39,13 +42,15 @@ def candidates(cores: int) -> list[int]:
 
 
 def tune(trial: Trial, cores: int, clock: Callable[[], float] = time.monotonic) -> dict[str, object] | None:
-    """The best number of threads and all rates; None where nothing could be measured."""
+    """The best number of threads and all rates; None where nothing could be measured, as on a busy machine."""
     began, rates, longest = clock(), dict[int, float](), 0.0
     for threads in candidates(cores):
         started = clock()
         if rates and started + longest - began > BUDGET:
             break
-        rates[threads] = trial(threads, SLICE)
+        rates[threads], share = trial(threads, SLICE)
+        if share < UNDISTURBED and threads == cores:
+            return None
         longest = max(longest, clock() - started)
     if not rates or not all(rates.values()):
         return None
@@ -68,13 +73,14 @@ def _language_trial(folder: Path) -> Trial:
 
     vocabulary = json.loads((folder / "genai_config.json").read_bytes())["model"]["vocab_size"]
 
-    def trial(threads: int, seconds: float) -> float:
+    def trial(threads: int, seconds: float) -> tuple[float, float]:
         config = og.Config(str(folder))
         config.clear_providers()
         config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
         model = og.Model(config)
         _answer(og, model, vocabulary, 0.0)
-        return _answer(og, model, vocabulary, seconds)
+        share = _share(threads)
+        return _answer(og, model, vocabulary, seconds), share()
 
     return trial
 
@@ -102,18 +108,22 @@ def _tensor_trial(path: Path) -> Trial | None:
     if feed is None:
         return None
 
-    def trial(threads: int, seconds: float) -> float:
+    def trial(threads: int, seconds: float) -> tuple[float, float]:
         session = open_session(path, threads)
         session.run(None, feed)
-        began, count = time.monotonic(), 0
-        while count < 3 or time.monotonic() < began + seconds:
+        share, began, count = _share(threads), time.monotonic(), 0
+        while not count or time.monotonic() < began + seconds:
             session.run(None, feed)
             count += 1
-            if count >= 1 and time.monotonic() > began + 2 * seconds:
-                break
-        return count / (time.monotonic() - began)
+        return count / (time.monotonic() - began), share()
 
     return trial
+
+
+def _share(threads: int) -> Callable[[], float]:
+    """Called later: which part of the time of so many threads this process has had since."""
+    began, used = time.monotonic(), time.process_time()
+    return lambda: (time.process_time() - used) / (threads * max(time.monotonic() - began, 1e-9))
 
 
 def _feed(values: Iterable[Value]) -> dict[str, Native] | None:

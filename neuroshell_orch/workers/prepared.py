@@ -25,7 +25,7 @@ from neuroshell_orch.workers import copies
 from neuroshell_orch.workers.copies import prepared_path
 from neuroshell_orch.workers.environment import worker_environment
 
-__all__ = ["make", "prepare", "prepared_path"]
+__all__ = ["make", "prepare", "prepared_path", "tuned"]
 
 _GROWTH: Final = 3
 """A copy of weights in 4 bits was measured at 2.4 times its model: it keeps the weights as they were besides."""
@@ -50,8 +50,8 @@ async def make(
         message = f"{source} cannot be read: {error.strerror}."
         raise OrchError("file-missing", message, "Add the model again, or remove it.") from None
     folder = copies.folder_of(cache, source, key)
-    if not again and (found := _good(folder, source, key)) is not None and (found[1].tuning or not tune):
-        return found
+    if not again and (found := _good(folder, source, key)) is not None:
+        return await tuned(cache, source) if tune else found
     try:
         with copies.making(cache), tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
             _check_room(source, folder.parent)
@@ -60,7 +60,7 @@ async def make(
             began = time.monotonic()
             tuning = await _run(source, new, tune=tune, background=background)
             copies.seal(new, source, key, time.monotonic() - began, tuning)
-            if again or tune or _good(folder, source, key) is None:
+            if again or _good(folder, source, key) is None:
                 with contextlib.suppress(FileNotFoundError):
                     folder.rename(Path(scratch) / "old")
             with contextlib.suppress(FileExistsError, OSError):  # somebody else was faster: theirs is as good
@@ -71,6 +71,19 @@ async def make(
     if (made := _good(folder, source, key)) is None:
         raise OrchError("load-failed", f"{folder} was changed while it was made.", "Try it again.")
     return made
+
+
+async def tuned(cache: Path, source: Path) -> tuple[Path, copies.Manifest]:
+    """The copy that there is, with its fastest number of threads found out if it was not yet. Raises OrchError."""
+    found = copies.find(cache, source)
+    if found is None:
+        return await make(cache, source, tune=True)
+    path, manifest = found
+    if manifest.tuning is None:
+        tuning = await _run(path, path.parent, tune=True, only=True)
+        folder = copies.folder_of(cache, source, manifest.key)
+        manifest = copies.seal(folder, source, manifest.key, manifest.seconds, tuning)
+    return path, manifest
 
 
 def _good(folder: Path, source: Path, key: str) -> tuple[Path, copies.Manifest] | None:
@@ -88,8 +101,10 @@ def _check_room(source: Path, folder: Path) -> None:
         raise OrchError("write-failed", message, "Free some disk space, or set Prepare=no for this model.")
 
 
-async def _run(source: Path, out: Path, *, tune: bool, background: bool) -> copies.Tuning | None:
-    flags = ["--tune"] * tune + ["--background"] * background
+async def _run(
+    source: Path, out: Path, *, tune: bool, background: bool = False, only: bool = False
+) -> copies.Tuning | None:
+    flags = ["--tune"] * tune + ["--background"] * background + ["--made"] * only
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "neuroshell_orch.runtimes.prepare", str(source), str(out), *flags),
         stdin=asyncio.subprocess.DEVNULL,

@@ -18,6 +18,7 @@ def test_what_is_tried(cores, tried):
 class Clock:
     def __init__(self):
         self.now = 0.0
+        self.share = 1.0
 
     def __call__(self):
         return self.now
@@ -25,7 +26,7 @@ class Clock:
     def trial(self, rates, seconds):
         def run(threads, _slice):
             self.now += seconds
-            return rates[threads]
+            return rates[threads], self.share
 
         return run
 
@@ -51,6 +52,12 @@ def test_never_begins_what_would_take_longer_than_five_seconds(seconds, tried):
     found = tuning.tune(clock.trial({4: 1.0, 3: 1.0, 2: 1.0, 1: 1.0}, seconds), 4, clock)
     assert len(found["rates"]) == tried
     assert tried == 1 or clock.now <= tuning.BUDGET
+
+
+def test_on_a_busy_machine_nothing_was_measured():
+    clock = Clock()
+    clock.share = 0.5
+    assert tuning.tune(clock.trial({2: 1.0, 1: 2.0}, 0.1), 2, clock) is None
 
 
 def test_what_to_run_a_tensor_model_with():
