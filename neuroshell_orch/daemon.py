@@ -1,45 +1,55 @@
 """The composition root: builds everything, starts it, and stops it in the right order.
 
-Owns the sockets it was handed, the lock that tells others it is awake, the signals, readiness and the watchdog, and
-the idle exit. Decides nothing about models. Must not import a runtime, nor anything that opens a GPU.
+Owns the sockets it was handed, the signals, readiness and the watchdog, and the idle exit; what comes before it is
+imported is ``start``'s. Decides nothing about models. Must not import a runtime, nor anything that opens a GPU.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import signal
-import socket
-import stat
 import time
 from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import msgspec
 
 from neuroshell_orch import __version__
 from neuroshell_orch.api.app import build
 from neuroshell_orch.api.server import Server
 from neuroshell_orch.config.load import load
-from neuroshell_orch.config.paths import runtime_dir
+from neuroshell_orch.config.tree import sources
 from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.settle import IDLE
 from neuroshell_orch.core.state import due
-from neuroshell_orch.errors import EXIT_UNAVAILABLE, OrchError
+from neuroshell_orch.errors import OrchError
 from neuroshell_orch.sd import activation, journal
-from neuroshell_orch.sd.notify import Notifier, watchdog_interval
+from neuroshell_orch.sd.notify import watchdog_interval
 from neuroshell_orch.service import Service
+from neuroshell_orch.start import state_file
+from neuroshell_orch.workers import likely
+from neuroshell_orch.workers.ahead import Ahead, frames
+from neuroshell_orch.workers.contract import WorkerSpec
 from neuroshell_orch.workers.launch import choose_launcher
+from neuroshell_orch.workers.process import Worker
+from neuroshell_orch.workers.spawn import ChildHandle
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Coroutine
-    from pathlib import Path
+
+    from neuroshell_orch.sd.notify import Notifier
+    from neuroshell_orch.start import Early
+    from neuroshell_orch.workers.contract import Launcher
 
 LEAD_SECONDS: Final = 10.0
 """How long before a model is due the daemon wants to be there."""
 CLOSE_SECONDS: Final = 2.0
 """How long responses that are complete may take to leave."""
+
+_RUNTIMES: Final = ("onnxruntime", "onnxruntime_genai")
+_MACHINE: Final = "/etc/machine-id"
+"""A home folder may be shared between machines; a note that was left on another one is void."""
 
 _LEVELS: Final = {
     "debug": journal.DEBUG,
@@ -49,42 +59,12 @@ _LEVELS: Final = {
 }
 
 
-class ServeOptions(msgspec.Struct, frozen=True):
-    """How the daemon was started. ``parent_fd``: at end of file there, the daemon ends."""
-
-    parent_fd: int | None = None
-
-
-class Lock:
-    """Held while the daemon is awake: a client that finds it free knows that nothing is warm, and wakes nobody."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path = folder / "daemon.lock"
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-    def take(self) -> None:
-        """Raises OrchError when another daemon of this user is awake."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._fd)
-            hint = "Stop it first: systemctl --user stop nsorch.service"
-            raise OrchError("not-allowed", f"Another nsorch serves this user already (pid {holder}).", hint) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
-
-    def release(self) -> None:
-        """Free it."""
-        os.close(self._fd)
-
-
 class Daemon:
     """One life of the daemon, from its sockets to its exit."""
 
-    def __init__(self, options: ServeOptions, sockets: list[socket.socket], notifier: Notifier) -> None:
-        self._options = options
+    def __init__(self, parent_fd: int | None, sockets: list[socket.socket], notifier: Notifier, early: Early) -> None:
+        self._parent = parent_fd
+        self._early = early
         self._sockets = sockets
         self._notifier = notifier
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -96,9 +76,9 @@ class Daemon:
         configuration = await asyncio.to_thread(load, lenient=True)
         level = _LEVELS[configuration.settings.log_level]
         # A daemon that lives for one command shares its terminal: there it only speaks up when something is wrong.
-        journal.configure(level if self._options.parent_fd is None else min(level, journal.WARNING))
-        alone = self._options.parent_fd is not None  # it ends with a command, and so must its workers
-        launcher = await choose_launcher("child" if alone else configuration.settings.worker_launcher)
+        alone = self._parent is not None  # it ends with a command, and so must its workers
+        journal.configure(min(level, journal.WARNING) if alone else level)
+        launcher = await self._launcher("child" if alone else configuration.settings.worker_launcher)
         self.service = Service(
             configuration,
             launcher,
@@ -107,6 +87,8 @@ class Daemon:
             leave=self._leave,
         )
         self.server = Server(build(self.service), self._clients, lambda: self.service.configuration.settings)
+        if (ahead := self._ahead()) is not None:
+            self.service.pool.keep(ahead)
         engine = asyncio.ensure_future(self.service.engine.run())
         self.service.start()
         for listener in self._sockets:
@@ -116,6 +98,8 @@ class Daemon:
         if (interval := watchdog_interval()) is not None:
             self._spawn(self._ping(interval))
         self.server.resume()
+        for connection in self._early.connections:
+            self.server.take(connection)
         self._notifier.ready()
         journal.log(
             journal.NOTICE,
@@ -148,6 +132,7 @@ class Daemon:
         await self.service.pool.close()
         await self.service.accounts.close()
         await self.service.habits.close()
+        self._leave_note()
 
     async def _appoint(self, reason: str) -> None:
         """What a mode wants warm later on is no reason to stay, but one to come back."""
@@ -158,6 +143,41 @@ class Daemon:
         if await self.service.pool.launcher.appoint(at):
             clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
             journal.log(journal.INFO, f"To be started again at {clock}, when a model is expected to be asked.")
+
+    # ---- the worker that is started ahead ----
+
+    async def _launcher(self, preference: str) -> Launcher:
+        """The one that has started a worker already, if it is the right one."""
+        early = self._early.launcher
+        if early is not None and preference in {"auto", early.kind}:
+            return early
+        if early is not None:
+            await early.close()
+        return await choose_launcher(preference)
+
+    def _ahead(self) -> Ahead | None:
+        early, note = self._early, self._early.note
+        if note is None or early.sock is None:
+            return None
+        handle = early.handle or ChildHandle(early.pid or 0)
+        worker = Worker(WorkerSpec(name=note.model, number=0, memory_max=note.memory_max), handle, early.sock)
+        return Ahead(note, worker, note.launcher, early.began, loads=early.loads)
+
+    def _leave_note(self) -> None:
+        """Tell the next daemon which worker it will most likely need."""
+        last, configuration = self.service.pool.last, self.service.configuration
+        if last is None or last[0] not in configuration.models:
+            return
+        model, load, memory_max = last
+        default = model == configuration.settings.default_model
+        kind = self.service.pool.launcher.kind
+        note = likely.Likely(kind, model, *frames(load), default=default, memory_max=memory_max)
+        path = Path(load.path)
+        runtimes = [spec.origin for name in _RUNTIMES if (spec := find_spec(name)) is not None and spec.origin]
+        with suppress(OSError):
+            files = [str(path), *(map(str, path.iterdir()) if path.is_dir() else ())]
+            derived = [*sources(model, configuration.mode_of(model).name), *runtimes, *files, _MACHINE]
+            likely.write(state_file(self._parent is not None), note, __version__, derived)
 
     # ---- leaving ----
 
@@ -201,7 +221,7 @@ class Daemon:
         self._notifier.ready()
 
     def _watch_parent(self) -> None:
-        parent = self._options.parent_fd
+        parent = self._parent
         if parent is not None:
             loop = asyncio.get_running_loop()
 
@@ -231,64 +251,3 @@ class Daemon:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _own_socket() -> socket.socket:
-    """The socket of a daemon that was started by hand: the path the unit would listen on."""
-    path = runtime_dir() / "api.sock"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with suppress(FileNotFoundError):
-            if stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
-                path.unlink()  # left by a daemon that was killed; we hold the lock, so nobody serves it
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        hint = "If nsorch.socket is active, the service is there already: nsorch status"
-        raise OrchError("not-allowed", f"Cannot listen on {path}: {error.strerror}.", hint) from error
-    return listener
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
-
-
-def main(options: ServeOptions | None = None) -> int:
-    """Run the daemon in the foreground; returns its exit code."""
-    began = time.monotonic()
-    journal.configure()
-    notifier = Notifier()
-    try:
-        given = activation.listen_sockets()
-        lock = Lock(runtime_dir())
-        lock.take()
-        sockets = [listener for listeners in given.values() for listener in listeners] or [_own_socket()]
-    except OrchError as error:
-        journal.log(journal.ERR, str(error))
-        notifier.close()
-        return error.kind.exit_code or EXIT_UNAVAILABLE
-
-    async def serve() -> None:
-        await Daemon(options or ServeOptions(), sockets, notifier).run()
-
-    try:
-        asyncio.run(serve())
-    finally:
-        if not given:
-            with suppress(FileNotFoundError):
-                (runtime_dir() / "api.sock").unlink()  # it was ours; an activated one is systemd's
-        lock.release()
-        notifier.close()
-    journal.log(journal.DEBUG, f"Gone after {time.monotonic() - began:.1f} s.")
-    return 0

@@ -18,7 +18,7 @@ from tests.support_fake import fake_environment, fake_model
 STARTER = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); "
     "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='api'); "
-    "from neuroshell_orch import daemon; sys.exit(daemon.main())"
+    "from neuroshell_orch import start; sys.exit(start.main())"
 )
 
 

@@ -100,7 +100,6 @@ class Server:
         asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
     def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         most = self._settings().max_connections + SURPLUS
         for _ in range(ACCEPT_AT_ONCE):
             if self.connections >= most:
@@ -113,10 +112,14 @@ class Server:
             except OSError:  # out of descriptors
                 self._rest(listener)
                 return
-            connection.setblocking(False)
-            task = loop.create_task(self._open(connection))
-            self._opening.add(task)
-            task.add_done_callback(self._opened)
+            self.take(connection)
+
+    def take(self, connection: socket.socket) -> None:
+        """Serve a connection that was accepted. Owns it from now on."""
+        connection.setblocking(False)
+        task = asyncio.get_running_loop().create_task(self._open(connection))
+        self._opening.add(task)
+        task.add_done_callback(self._opened)
 
     def _rest(self, listener: socket.socket) -> None:
         """Leave whoever comes in the backlog, and look again shortly."""

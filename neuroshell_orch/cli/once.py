@@ -31,10 +31,10 @@ def main() -> int:
     # A bus that is not there: workers bound to the real service's unit could not start, so they are our children.
     os.environ.update(XDG_RUNTIME_DIR=folder, DBUS_SESSION_BUS_ADDRESS=f"unix:path={folder}/no-bus")
     os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="api")
-    from neuroshell_orch import daemon
+    from neuroshell_orch import start
 
     try:
-        return daemon.main(daemon.ServeOptions(parent_fd=parent)) or 0
+        return start.main(parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 def serve() -> int:
     """Run the service in the foreground, on the socket that systemd passed or on one of its own."""
-    from neuroshell_orch import daemon
+    from neuroshell_orch import start
 
-    return daemon.main(daemon.ServeOptions()) or 0
+    return start.main()
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from neuroshell_orch.config.kinds import NAME_FORMS, is_name
 from neuroshell_orch.config.parse import Finding, Parsed, parse_file
+from neuroshell_orch.config.paths import config_dirs
 
 MAIN = "nsorch.conf"
 SUFFIX = ".conf"
@@ -57,6 +58,18 @@ def read_tree(dirs: list[Path]) -> Tree:
     mains = [path for root in roots if os.path.lexists(path := f"{root}/{MAIN}")]
     settings = _unit("", mains, [f"{root}/{MAIN}.d" for root in roots], findings)
     return Tree(settings, _units(roots, "modes.d", findings), _units(roots, "models.d", findings), findings)
+
+
+def sources(model: str, mode: str) -> list[str]:
+    """Every file and folder that has a say in how ``model`` in ``mode`` is loaded, also where there is none yet."""
+    found = []
+    for root in map(str, config_dirs()):
+        bases = (f"{root}/{MAIN}", f"{root}/modes.d/{mode}{SUFFIX}", f"{root}/models.d/{model}{SUFFIX}")
+        found += [root, f"{root}/modes.d", f"{root}/models.d", *bases]
+        for base in bases:
+            folder = f"{base}.d"
+            found += [folder, *(f"{folder}/{name}" for name in sorted(_scan(folder, [])))]
+    return found
 
 
 def _scan(folder: str, findings: list[Finding]) -> list[str]:

@@ -18,6 +18,8 @@ import threading
 import time
 import traceback
 from collections import deque
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 import msgspec
@@ -27,6 +29,7 @@ from neuroshell_orch.runtimes import base
 from neuroshell_orch.workers.connection import Connection
 from neuroshell_orch.workers.environment import PARENT
 from neuroshell_orch.workers.protocol import (
+    Announce,
     Cancel,
     Done,
     Embed,
@@ -99,6 +102,9 @@ class Child:
             self._do(request)
 
     def _do(self, request: ToWorker) -> None:
+        if isinstance(request, Announce):
+            self._get_ready(request)
+            return
         if isinstance(request, Generate) and self._streams is not None:
             self._begin(self._streams, request)
             return
@@ -183,10 +189,15 @@ class Child:
                 return Outputs(job=job, tensors=tensors)
             case Embed(job=job):
                 return self._embed(request, job)
-            case Cancel() | Hold():
-                raise AssertionError("the reader thread handles what overtakes")
+            case Announce() | Cancel() | Hold():
+                raise AssertionError("these are not answered")
             case _:
                 assert_never(request)
+
+    def _get_ready(self, request: Announce) -> None:
+        threading.Thread(target=read_ahead, args=(request.path,), name="read-ahead", daemon=True).start()
+        with suppress(OrchError):  # whoever then loads hears it
+            self._use(request.runtime)
 
     def _load(self, request: Load, started: float) -> Loaded:
         if self._loaded:
@@ -230,6 +241,20 @@ class Child:
 def _no_memory(job: int) -> OrchError:
     hint = "Close programs, choose a smaller model or a smaller context, or raise its MemoryMax."
     return OrchError("answer-failed" if job else "load-failed", "There was not enough memory.", hint)
+
+
+def read_ahead(path: str) -> None:
+    """Let the kernel read a model's files, which may take longer than everything before they are opened."""
+    model = Path(path)
+    try:
+        for file in model.iterdir() if model.is_dir() else [model]:
+            descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(descriptor)
+    except OSError:
+        return  # the load says what is wrong with them
 
 
 def _die_with_parent() -> None:

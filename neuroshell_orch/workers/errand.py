@@ -12,7 +12,6 @@ import asyncio
 import itertools
 import os
 import socket
-import subprocess
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.workers.bare import child_process
 from neuroshell_orch.workers.environment import worker_environment
 from neuroshell_orch.workers.spawn import ChildHandle
 from neuroshell_orch.workers.unit import LIMITS, SANDBOX, SLICE, acceptable_environment
@@ -124,11 +124,11 @@ async def _start(errand: Errand, kind: str, stdin: socket.socket) -> tuple[Handl
         return await _start_unit(errand, environment, stdin)
     try:
         # Not tied to this process but by its socket, at whose end it leaves.
-        process = subprocess.Popen(errand.command, stdin=stdin.fileno(), env=environment, start_new_session=True)  # noqa: ASYNC220
+        pid = child_process(errand.command, stdin.fileno(), environment)
     except OSError as error:
         hint = "Is the machine out of processes or memory?"
         raise OrchError("internal", f"{errand.description} cannot be started: {error.strerror}.", hint) from error
-    return ChildHandle(process), lambda: None
+    return ChildHandle(pid), lambda: None
 
 
 async def _start_unit(

@@ -17,14 +17,16 @@ from neuroshell_orch.api.schema import Freed, Memory
 from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.sd import journal
 from neuroshell_orch.workers.contract import Exit, Launcher, WorkerSpec
 from neuroshell_orch.workers.process import Worker
-from neuroshell_orch.workers.protocol import Loaded
+from neuroshell_orch.workers.protocol import Load, Loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from neuroshell_orch.planning import Order
+    from neuroshell_orch.workers.ahead import Ahead, Taken
     from neuroshell_orch.workers.preparing import Preparer
 
 GONE_SECONDS: Final = 5.0
@@ -60,6 +62,10 @@ class Pool:
         self._ending: dict[int, tuple[Memory | None, float]] = {}
         self._verifying: dict[str, asyncio.Task[None]] = {}
         self._asleep: set[int] = set()
+        self._ahead: Ahead | None = None
+        self._taking = asyncio.Lock()
+        self.last: tuple[str, Load, int | None] | None = None
+        """What was loaded last, how, and within how much memory."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def worker(self, number: int) -> Worker:
@@ -112,8 +118,15 @@ class Pool:
             case msg.Stop():
                 self._spawn(self._stop(action))
 
+    def keep(self, ahead: Ahead) -> None:
+        """Use the worker that was started ahead, for the first that is wanted or not at all."""
+        self._ahead = ahead
+        ahead.give_up_later(self._spawn)
+
     async def close(self) -> None:
         """End every worker that is left and wait for all tasks. Only for the end of the daemon."""
+        if self._ahead is not None:
+            await self._ahead.drop()
         await self._preparer.close()
         await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
         while self._tasks:
@@ -131,8 +144,12 @@ class Pool:
         number = action.worker
         try:
             order = self._order(action.model)
-            spec = WorkerSpec(name=action.model, number=number, memory_max=order.memory_max)
-            worker = await Worker.start(self.launcher, spec)
+            taken = await self._take_ahead(action, order)
+            if taken is None:
+                spec = WorkerSpec(name=action.model, number=number, memory_max=order.memory_max)
+                worker = await Worker.start(self.launcher, spec)
+            else:
+                worker = taken.worker
         except OrchError as error:
             self._started.pop(number).set_result(None)
             self._post(msg.Gone(action.model, number, error.message, error.hint))
@@ -141,7 +158,7 @@ class Pool:
         self._started.pop(number).set_result(worker)
         worker.exited.add_done_callback(lambda done: self._exited(action.model, number, done.result()))
         if isinstance(action, msg.StartLoad):
-            await self._load(action)
+            await self._load(action, taken)
             return
         try:
             await worker.standby(order.load.runtime)
@@ -151,19 +168,40 @@ class Pool:
             self._post(msg.Parked(action.model, number))
             self.note(action.model, number, Warmth.PARKED)
 
-    async def _load(self, action: msg.StartLoad | msg.Load) -> None:
-        began = time.monotonic()
+    async def _take_ahead(self, action: msg.StartStandby | msg.StartLoad, order: Order) -> Taken | None:
+        async with self._taking:  # nobody starts another one before this one is taken or gone
+            ahead, self._ahead = self._ahead, None
+            if ahead is None:
+                return None
+            loads = ahead.loads and isinstance(action, msg.StartLoad)
+            load = await self._load_of(action, order) if loads else None
+            taken = await ahead.take(action.model, action.worker, self.launcher.kind, order, load)
+        journal.log(journal.DEBUG, f"{action.model}: the worker started ahead is {'used' if taken else 'of no use'}")
+        return taken
+
+    async def _load_of(self, action: msg.WorkerAction, order: Order) -> Load:
+        load = await self._preparer.load_of(order)
+        if isinstance(action, msg.StartLoad | msg.Load) and action.device:
+            load = msgspec.structs.replace(load, options={**load.options, "device": action.device})
+        return load
+
+    async def _load(self, action: msg.StartLoad | msg.Load, taken: Taken | None = None) -> None:
+        began = time.monotonic() if taken is None else taken.began
         worker = await self._ready(action.worker)
         if worker is None:
             return
         try:
-            load = await self._preparer.load_of(self._order(action.model))
-            if action.device:
-                load = msgspec.structs.replace(load, options={**load.options, "device": action.device})
-            loaded = await worker.load(load)
+            order = self._order(action.model)
+            if taken is None or taken.loads is None:
+                load = await self._load_of(action, order)
+                loaded = await worker.load(load)
+            else:
+                load, loading = taken.loads
+                loaded = await loading
         except OrchError as error:
             self._failed(action, error)
             return
+        self.last = (action.model, load, order.memory_max)
         self._loaded[action.worker] = loaded
         start = Warmth.PARKED if isinstance(action, msg.Load) else Warmth.COLD
         self.note(action.model, action.worker, Warmth.HOT, (start, time.monotonic() - began))

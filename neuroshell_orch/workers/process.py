@@ -114,6 +114,13 @@ class Worker:
         """Load a model. Giving up waiting does not stop the load: stop the worker."""
         return await self._operation(load, Loaded)
 
+    def expect_loaded(self) -> asyncio.Future[Loaded]:
+        """What will come of a Load that was sent before this object was made. Need not be awaited."""
+        future: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._operations.append((Loaded, future))
+        return future
+
     async def hibernate(self) -> Hibernated:
         """Give the weight pages back to the kernel."""
         return await self._operation(Hibernate(), Hibernated)

@@ -88,6 +88,13 @@ class Tools(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 # ---- daemon to worker ------------------------------------------------------------------------------------------
 
 
+class Announce(Message, frozen=True):
+    """A Load of ``path`` by ``runtime`` may follow: import it and read ahead. Not answered, whatever comes of it."""
+
+    runtime: str
+    path: str = ""
+
+
 class Standby(Message, frozen=True):
     """Import ``runtime``, load its tiny dummy model and run it once. Answered by Parked."""
 
@@ -282,7 +289,7 @@ class Failed(Message, frozen=True):
     job: int = 0
 
 
-ToWorker = Standby | Load | Hibernate | Wake | Generate | Infer | Embed | Cancel | Hold
+ToWorker = Announce | Standby | Load | Hibernate | Wake | Generate | Infer | Embed | Cancel | Hold
 FromWorker = Hello | Parked | Loaded | Hibernated | Woken | Piece | Done | Outputs | Embedded | Failed
 
 _encoder = msgspec.msgpack.Encoder()

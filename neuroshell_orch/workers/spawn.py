@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 from typing import TYPE_CHECKING
 
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.workers.bare import worker_process
 from neuroshell_orch.workers.contract import Exit, WorkerSpec, exit_of
-from neuroshell_orch.workers.environment import COMMAND, PARENT, worker_environment
 
 if TYPE_CHECKING:
     import socket
@@ -26,9 +25,9 @@ class ChildHandle:
 
     unit: str | None = None
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self._pidfd = os.pidfd_open(process.pid)
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._pidfd = os.pidfd_open(pid)
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
         self._loop.add_reader(self._pidfd, self._gone)
@@ -36,12 +35,13 @@ class ChildHandle:
     @property
     def pid(self) -> int | None:
         """Its process id, None once it is gone: the number may be somebody else's by then."""
-        return None if self.exited.done() else self._process.pid
+        return None if self.exited.done() else self._pid
 
     def _gone(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self.exited.set_result(exit_of(self._process.wait()))
+        _pid, status = os.waitpid(self._pid, 0)
+        self.exited.set_result(exit_of(os.waitstatus_to_exitcode(status)))
 
     def kill(self) -> None:
         """End it at once; works on a stopped process too."""
@@ -56,17 +56,15 @@ class ChildLauncher:
 
     async def launch(self, spec: WorkerSpec, stdin: socket.socket) -> ChildHandle:
         """Start one worker with ``stdin`` as its descriptor 0; its output goes where ours goes."""
-        environment = worker_environment(os.environ, {PARENT: str(os.getpid()), **spec.environment})
         try:
-            # A session of its own: Ctrl-C in the terminal of `nsorch ask` is for the daemon to handle, not for us.
-            process = subprocess.Popen(COMMAND, stdin=stdin.fileno(), env=environment, start_new_session=True)  # noqa: ASYNC220
+            pid = worker_process(stdin.fileno(), spec.environment)
         except OSError as error:
             raise OrchError(
                 "load-failed",
                 f"The worker for {spec.name} could not be started: {error.strerror}.",
                 "Is the machine out of processes or memory?",
             ) from error
-        return ChildHandle(process)
+        return ChildHandle(pid)
 
     async def appoint(self, at: float) -> bool:  # noqa: ARG002 - the launcher's signature
         """Nobody is there who could start this program again."""

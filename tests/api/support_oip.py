@@ -21,7 +21,7 @@ HEADER = "Inference-Header-Content-Length"
 STARTER = (
     "import os, sys; a, b = int(sys.argv[1]), int(sys.argv[2]); os.dup2(a, 3); os.dup2(b, 4); "
     "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='2', LISTEN_FDNAMES='api:http'); "
-    "from neuroshell_orch import daemon; sys.exit(daemon.main())"
+    "from neuroshell_orch import start; sys.exit(start.main())"
 )
 ONNX_TYPES = {
     "BOOL": TensorProto.BOOL,

@@ -150,9 +150,7 @@ def test_bash_completes(installed):
 
 
 def test_its_environment_is_its_own_and_knows_only_its_place(installed):
-    code = (
-        "import neuroshell_orch.daemon as d, sys; print(sys.prefix, d.Lock.__init__.__code__.co_filename, d.__cached__)"
-    )
+    code = "import neuroshell_orch.daemon as d, sys; print(sys.prefix, d.Daemon.run.__code__.co_filename, d.__cached__)"
     said = installed.run(f"{VENV}/bin/python3 -I -c '{code}'", env={"PYTHONPATH": "/tmp"}).stdout.split()
     site = f"{VENV}/lib/python{installed.suite.python}/site-packages/neuroshell_orch"
     cached = f"{site}/__pycache__/daemon.cpython-{installed.suite.python.replace('.', '')}.pyc"

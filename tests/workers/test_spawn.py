@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.workers import spawn
+from neuroshell_orch.workers import bare
 from neuroshell_orch.workers.contract import exit_of
 from neuroshell_orch.workers.environment import worker_environment
 from neuroshell_orch.workers.launch import choose_launcher
@@ -109,7 +109,7 @@ def alive(pid):
 
 @pytest.mark.anyio
 async def test_a_program_that_cannot_be_run(world, monkeypatch):
-    monkeypatch.setattr(spawn, "COMMAND", ("/no/such/python",))
+    monkeypatch.setattr(bare, "COMMAND", ("/no/such/python",))
     with pytest.raises(OrchError, match="could not be started"):
         async with world.worker():
             pass
