@@ -225,6 +225,11 @@ def _versions() -> list[str]:
     return sorted(found)
 
 
+def size_of(source: Path) -> int:
+    """The bytes of all files of a model. Raises OSError."""
+    return sum(size for _, size, _, _ in _files_of(source))
+
+
 def _files_of(source: Path) -> list[tuple[str, int, int, int]]:
     paths = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
     if not source.is_dir():

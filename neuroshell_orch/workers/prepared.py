@@ -92,10 +92,7 @@ def _good(folder: Path, source: Path, key: str) -> tuple[Path, copies.Manifest] 
 
 
 def _check_room(source: Path, folder: Path) -> None:
-    files = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
-    if not source.is_dir():
-        files += source.parent.glob(source.name + "*data")
-    wanted, free = _GROWTH * sum(path.stat().st_size for path in files), shutil.disk_usage(folder).free
+    wanted, free = _GROWTH * copies.size_of(source), shutil.disk_usage(folder).free
     if wanted > free:
         message = f"The prepared copy of {source} may take {wanted >> 20} MiB, and {folder} has {free >> 20} MiB free."
         raise OrchError("write-failed", message, "Free some disk space, or set Prepare=no for this model.")

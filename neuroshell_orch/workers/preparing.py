@@ -1,8 +1,7 @@
 """When prepared copies are made and used: a load finds its copy, or goes on without one while it is made.
 
-Owns one making per model at a time. The first copy of a model that wants to hibernate is worth a few seconds of a
-load's patience; one that became useless (another runtime, another processor, a changed model, a damaged file) is made
-anew in the background, while the model's own files serve. A copy that cannot be made costs nothing but its benefit.
+Owns one making per model at a time. The first copy of a small model that wants to hibernate is waited for, which takes
+a second or two; a big one serves from its own files meanwhile, and so does one whose copy became useless (another runtime, another processor, a changed model, a damaged file). A copy that cannot be made costs nothing but its benefit.
 Must not know how a copy is made (``prepared`` does), nor which models should hibernate.
 """
 
@@ -24,8 +23,10 @@ if TYPE_CHECKING:
     from neuroshell_orch.planning import Order
     from neuroshell_orch.workers.protocol import Load
 
-PATIENCE: Final = 5.0
-"""Seconds that a load waits for its model's first copy, which small models have by then."""
+PATIENCE: Final = 20.0
+"""Seconds that a load waits at the most for its model's first copy."""
+SMALL: Final = 512 << 20
+"""Bytes of a model for whose copy it waits at all. A hundred MiB were measured at a second and a half."""
 
 _GPU: Final = Path("/dev/nvidiactl")
 
@@ -64,7 +65,8 @@ class Preparer:
         key = copies.key_of(source)
         if key in self._failed:
             return None
-        patience = 0.0 if copies.has_other(self._cache, source) else self._patience
+        first = not copies.has_other(self._cache, source)
+        patience = self._patience if first and copies.size_of(source) <= SMALL else 0.0
         task = self._running.get(load.path)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._make(load, source, key, patience == 0))

@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroshell_orch.api.embeddings_answer import inputs_of
+from neuroshell_orch.config.paths import cache_dir
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.workers.prepared import prepare
 from tests import support_encoder as tiny
 from tests.support_daemon import wait_until
 
@@ -189,6 +191,7 @@ def test_the_modes(served, mode, keys, phase):
 
 @pytest.mark.model
 def test_minilm_hibernates(manager):
+    asyncio.run(prepare(cache_dir(), tiny.minilm_folder()))  # a load waits for its first copy, but not for long
     manager.register("minilm", tiny.minilm_folder(), "encoder")
     manager.settings(Mode="hibernate")
     manager.mode("hibernate", IdleSec="300ms", ForgetSec="1h")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 
 import pytest
 
+from neuroshell_orch.config.paths import cache_dir
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.workers.prepared import prepare
 from tests.support_models import smollm2_folder
 
 pytestmark = pytest.mark.model
@@ -62,6 +65,7 @@ def test_dummy_swap_leaves_a_small_standby(real):
 
 
 def test_hibernation_gives_the_weights_back_and_says_the_same_afterwards(real):
+    asyncio.run(prepare(cache_dir(), smollm2_folder()))  # a load waits for its first copy, but not for long
     answer, hot, asleep = cycle(real, "hibernate", "HIBERNATED", ForgetSec="1h")
     assert asleep["pid"] == hot["pid"]
     assert asleep["memory"]["rss"] < 0.6 * hot["memory"]["rss"]

@@ -287,6 +287,18 @@ async def test_the_first_copy_is_waited_for_a_little(made, tmp_path, monkeypatch
     assert {background for _, background in making.calls} == {False}
 
 
+async def test_a_big_model_is_not_held_up(made, tmp_path, monkeypatch):
+    source = made[0]
+    monkeypatch.setattr(preparing, "SMALL", source.stat().st_size - 1)
+    making = Making(monkeypatch)
+    preparer = preparing.Preparer(tmp_path / "cache", patience=60)
+    assert (await preparer.load_of(order(source))).path == str(source)
+    assert await preparer.load_of(order(source)) == order(source).load
+    await asyncio.sleep(0)
+    assert making.calls == [(source.name, True)]
+    await preparer.close()
+
+
 async def test_what_cannot_be_prepared_is_tried_once(made, tmp_path, monkeypatch):
     source = made[0]
     making = Making(monkeypatch)
