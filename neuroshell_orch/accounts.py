@@ -59,6 +59,10 @@ class Accounts:
         if (size and self.costs.saw_memory(artefact, warmth, size)) or wake is not None:
             self._post(msg.Costed(name, self.cost(model, artefact)))
 
+    async def held_by(self, pid: int) -> dict[str, int]:
+        """Bytes that a process holds, by accelerator, by the driver's word."""
+        return await asyncio.to_thread(gpu.used_by, pid) if self.gpus else {}
+
     def look_for_gpus(self, found: Callable[[], None]) -> None:
         """Look beside the start, since asking the driver takes longer than a start may; ``found`` hears of success."""
 
@@ -79,7 +83,7 @@ class Accounts:
             journal.log(journal.WARNING, f"What was measured could not be kept: {error}")
 
     async def _measure_vram(self, name: str, pid: int) -> None:
-        taken = await asyncio.to_thread(gpu.used_by, pid)
+        taken = await self.held_by(pid)
         model = self._settings(name)
         if model is not None and self.costs.saw_vram(artefact_of(model), taken):
             self._post(msg.Costed(name, self.cost(model, artefact_of(model))))

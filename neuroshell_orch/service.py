@@ -77,7 +77,13 @@ class Service:
         self.engine = Engine(self._perform, changed=self._changed, pong=pong, leave=leave)
         self.accounts = Accounts(state_dir(), self._settings, self.engine.post)
         self.pool = Pool(
-            launcher, Preparer(cache_dir()), self.engine.post, self._order, self._note_freed, self.accounts.measured
+            launcher,
+            Preparer(cache_dir()),
+            self.engine.post,
+            self._order,
+            self._note_freed,
+            self.accounts.measured,
+            self.accounts.held_by,
         )
         self.desk = Desk(self.engine, self.pool, self._arriving)
         self.memory = Freeing(self.engine, self.pool, self._freed, self.resolve, lambda: self.accounts.gpus)
@@ -339,14 +345,18 @@ class Service:
         amount = freed.before - freed.after
         journal.log(
             journal.INFO,
-            f"{model}: freed {_mebibytes(amount)} of {_mebibytes(freed.before)} in {freed.seconds * 1000:.0f} ms",
+            f"{model}: freed {_parts(freed)} in {freed.seconds * 1000:.0f} ms",
             message_id=journal.MEMORY_FREED,
             model=model,
             freed=amount,
         )
         if freed.lost:
-            short = _mebibytes(freed.expected - amount)
-            journal.log(journal.WARNING, f"{model}: {short} did not come back: {freed.lost}", model=model)
+            journal.log(
+                journal.WARNING,
+                f"{model}: not all came back: {freed.lost}",
+                message_id=journal.MEMORY_LOST,
+                model=model,
+            )
 
     def _changed(self, change: msg.Changed) -> None:
         self.listeners.tell(
@@ -375,6 +385,9 @@ class Service:
         )
 
 
-def _mebibytes(size: int) -> str:
-    """``size`` in bytes, for people, as memory tools show it."""
-    return f"{size / 1048576:.0f} MiB"
+def _parts(freed: Freed) -> str:
+    """How much of how much, for people: ``226 of 228 MiB``."""
+    kinds = [("", freed.before, freed.after)]
+    if freed.vram_before:
+        kinds.append((" of accelerators", freed.vram_before, freed.vram_after))
+    return " and ".join(f"{(b - a) / 1048576:.0f} of {b / 1048576:.0f} MiB{what}" for what, b, a in kinds)

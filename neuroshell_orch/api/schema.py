@@ -38,6 +38,12 @@ class Freed(msgspec.Struct, frozen=True):
     """What should have come back."""
     lost: str = ""
     """Why less came back than that; empty where all did."""
+    cgroup_before: int | None = None
+    """What the worker's unit was charged with, page cache included; None where it has no cgroup of its own."""
+    cgroup_after: int | None = None
+    vram_before: int = 0
+    """Bytes of accelerators that the driver counted for the process."""
+    vram_after: int = 0
 
 
 class ModelStatus(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ def free(
     """Give the memory of a model, or of all, back now; answers that are being written are waited for."""
     from neuroshell_orch.api.schema import FreedModel
     from neuroshell_orch.cli import local, output, wire
+    from neuroshell_orch.cli.ps import came_back
     from neuroshell_orch.errors import OrchError
 
     if model and everything:
@@ -41,10 +42,9 @@ def free(
         if row.freed is None:
             output.say(f"{row.model} is {row.after}; nothing had to go.")
             continue
-        came = row.freed.before - row.freed.after
-        back = f"{output.size(came)} of {output.size(row.freed.before)} in {row.freed.seconds * 1000:.0f} ms"
+        back = f"{came_back(row.freed)} in {row.freed.seconds * 1000:.0f} ms"
         output.say(f"{row.model}: {row.before} → {row.after}, freed {back}.")
         if row.freed.lost:
-            output.note(f"{row.model}: not all came back: {row.freed.lost}.")
+            output.note(f"{row.model}: not all came back: {output.harmless(row.freed.lost)}.")
     if not rows:
         output.say("Nothing is warm.")

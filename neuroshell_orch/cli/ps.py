@@ -13,7 +13,7 @@ import typer
 from neuroshell_orch.cli.root import new_app
 
 if TYPE_CHECKING:
-    from neuroshell_orch.api.schema import ModelStatus
+    from neuroshell_orch.api.schema import Freed, ModelStatus
 
 HEAD = ("NAME", "MODE", "WARMTH", "SINCE", "PID", "MEMORY", "NEXT", "FREED", "REASON")
 
@@ -35,6 +35,9 @@ def ps(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
         output.note("No model is registered. The default one: nsorch model pull smollm2-135m")
         return
     output.table(HEAD, [row(model) for model in status.models])
+    for model in status.models:
+        if model.freed is not None and model.freed.lost:
+            output.note(f"{model.name}: not all memory came back: {output.harmless(model.freed.lost)}.")
 
 
 def row(model: ModelStatus) -> list[str]:
@@ -56,12 +59,20 @@ def row(model: ModelStatus) -> list[str]:
 
 def freed(model: ModelStatus) -> str:
     """What the last unload or hibernation gave back."""
-    from neuroshell_orch.cli import output
-
     if model.freed is None:
         return ""
-    back = f"{output.size(model.freed.before - model.freed.after)} of {output.size(model.freed.before)}"
+    back = came_back(model.freed)
     return f"{back}, not all" if model.freed.lost else back
+
+
+def came_back(found: Freed) -> str:
+    """How much of how much came back."""
+    from neuroshell_orch.cli.output import size
+
+    back = f"{size(found.before - found.after)} of {size(found.before)}"
+    if found.vram_before:
+        back += f" and {size(found.vram_before - found.vram_after)} of {size(found.vram_before)} VRAM"
+    return back
 
 
 def upcoming(model: ModelStatus) -> str:

@@ -43,6 +43,7 @@ WARMTH_CHANGED: Final = "6be6dfa57d504ea59c61e1452f99b51d"
 LOAD_FAILED: Final = "0244e762457d4ab2b3288cb169e2d91a"
 WORKER_DIED: Final = "80fe9ce1016d4490a36da6689f00e022"
 MEMORY_FREED: Final = "b8298a910514488e9fcf85fabb204e90"
+MEMORY_LOST: Final = "c8d05fa0da9d494b88e0a3d65d142e54"
 CONFIG_RELOADED: Final = "856c022205d44e67a4e347df7b01a573"
 CONFIG_REFUSED: Final = "74a7ee2d648a416ea8dd47db0ddcd72f"
 MODE_SET: Final = "264de7de15c545079fcc4f73b7f173fb"
@@ -54,6 +55,7 @@ MESSAGE_IDS: Final[dict[str, str]] = {
     "load-failed": LOAD_FAILED,
     "worker-died": WORKER_DIED,
     "memory-freed": MEMORY_FREED,
+    "memory-lost": MEMORY_LOST,
     "config-reloaded": CONFIG_RELOADED,
     "config-refused": CONFIG_REFUSED,
     "mode-set": MODE_SET,

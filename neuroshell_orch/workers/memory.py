@@ -43,6 +43,12 @@ def parse_rollup(text: str) -> dict[str, int]:
 
 def cgroup_memory(pid: int, unit: str, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Bytes charged to ``unit``'s own cgroup, or None where its memory is not counted apart from others'."""
+    file = cgroup_file(pid, unit, proc, root)
+    return None if file is None else count_of(file)
+
+
+def cgroup_file(pid: int, unit: str, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> Path | None:
+    """The file in which the kernel counts the bytes of ``unit``'s own cgroup, if it does."""
     try:
         lines = (proc / str(pid) / "cgroup").read_text().splitlines()
     except OSError:
@@ -52,14 +58,19 @@ def cgroup_memory(pid: int, unit: str, proc: Path = Path("/proc"), root: Path = 
         if path.rsplit("/", 1)[-1] != unit:
             continue
         if controllers == "":
-            candidates = [root / path.lstrip("/") / "memory.current"]
+            file = root / path.lstrip("/") / "memory.current"
         elif "memory" in controllers.split(","):
-            candidates = [root / "memory" / path.lstrip("/") / "memory.usage_in_bytes"]
+            file = root / "memory" / path.lstrip("/") / "memory.usage_in_bytes"
         else:
             continue
-        for candidate in candidates:
-            try:
-                return int(candidate.read_text())
-            except (OSError, ValueError):
-                continue
+        if count_of(file) is not None:
+            return file
     return None
+
+
+def count_of(file: Path) -> int | None:
+    """The number in a file of the kernel's; None where it is gone, as that of a cgroup that was removed."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None

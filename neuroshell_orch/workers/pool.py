@@ -18,21 +18,18 @@ from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.sd import journal
+from neuroshell_orch.workers import verify
 from neuroshell_orch.workers.contract import Exit, Launcher, WorkerSpec
 from neuroshell_orch.workers.process import Worker
 from neuroshell_orch.workers.protocol import Load, Loaded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from neuroshell_orch.planning import Order
     from neuroshell_orch.workers.ahead import Ahead, Taken
     from neuroshell_orch.workers.preparing import Preparer
 
-GONE_SECONDS: Final = 5.0
-"""A process that is not gone this long after it was killed is worth a warning."""
-
-POLL_SECONDS: Final = 0.02
 NOTE_SECONDS: Final = 0.5
 """How often a serving worker's memory is measured at the most."""
 
@@ -48,6 +45,7 @@ class Pool:
         order: Callable[[str], Order],
         freed: Callable[[str, Freed], None],
         measured: Callable[[str, Warmth, int, tuple[Warmth, float] | None, int | None], None],
+        driver: Callable[[int], Awaitable[dict[str, int]]] = verify.no_driver,
     ) -> None:
         self.launcher = launcher
         self._preparer = preparer
@@ -55,11 +53,12 @@ class Pool:
         self._order = order
         self._freed = freed
         self._measured_cost = measured
+        self._driver = driver
         self._workers: dict[int, Worker] = {}
         self._loaded: dict[int, Loaded] = {}
         self._started: dict[int, asyncio.Future[Worker | None]] = {}
         self._noted: dict[int, float] = {}
-        self._ending: dict[int, tuple[Memory | None, float]] = {}
+        self._ending: dict[int, tuple[verify.Before, asyncio.Future[None]]] = {}
         self._verifying: dict[str, asyncio.Task[None]] = {}
         self._asleep: set[int] = set()
         self._ahead: Ahead | None = None
@@ -241,9 +240,8 @@ class Pool:
         worker = await self._ready(action.worker)
         if worker is None:
             return  # it never came to life, or is gone: that was reported
-        before, began = worker.memory(), time.monotonic()
         self._asleep.discard(action.worker)
-        self._verify(action.model, self._end(action.model, worker, before, began))
+        self._verify(action.model, self._end(action.model, worker))
 
     def _verify(self, model: str, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -257,30 +255,38 @@ class Pool:
         if (task := self._verifying.get(model)) is not None:
             await asyncio.wait([task])
 
-    async def _end(self, model: str, worker: Worker, before: Memory | None, began: float) -> None:
-        """A process that is gone has given back all; one that is not after five seconds still holds it."""
-        self._ending[worker.number] = (before, began)
+    async def _end(self, model: str, worker: Worker) -> None:
+        """A process that is gone has given back its own; one that is not after five seconds still holds it."""
+        before = await verify.look(worker, self._driver)
+        seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if worker.number in self._workers:
+            self._ending[worker.number] = (before, seen)
+        else:
+            seen.set_result(None)  # it ended by itself meanwhile
         stopping = asyncio.ensure_future(worker.stop())
-        await asyncio.wait([stopping], timeout=GONE_SECONDS)
+        await asyncio.wait([stopping], timeout=verify.GONE_SECONDS)
         if not stopping.done():
-            lost = f"its process was still there {GONE_SECONDS:g} s after it was killed"
-            expected = 0 if before is None else before.pss
-            self._measured(model, before, worker.memory(), time.monotonic() - began, expected, lost)
+            lost = f"its process was still there {verify.GONE_SECONDS:g} s after it was killed"
+            self._told(model, verify.freed(before, worker.memory(), lost))
         await stopping
+        await seen
 
     async def _come_back(self, action: msg.Hibernate, worker: Worker, before: Memory | None, promised: int) -> None:
-        """Look until what the worker gave back is back. Pages that others share too count only in part."""
+        """Look until what the worker gave back is back."""
         if before is None:
             return
-        began, expected, lost = time.monotonic(), min(promised, before.pss) * 9 // 10, ""
+        began, expected, lost = time.monotonic(), verify.enough(promised, before.pss), ""
         while (after := worker.memory()) is not None and before.pss - after.pss < expected:
             if action.worker not in self._asleep:
                 return  # woken already: nothing can be said
-            if time.monotonic() >= began + GONE_SECONDS:
-                lost = "the worker gave its weights back, and the kernel still counts them"
+            if time.monotonic() >= began + verify.GONE_SECONDS:
+                short = verify.size(expected - (before.pss - after.pss))
+                lost = f"the worker gave its weights back, and the kernel still counts {short} of them"
                 break
-            await asyncio.sleep(POLL_SECONDS)
-        self._measured(action.model, before, after, time.monotonic() - began, expected, lost)
+            await asyncio.sleep(verify.POLL_SECONDS)
+        left = 0 if after is None else after.pss
+        group = (before.cgroup, None if after is None else after.cgroup)
+        self._told(action.model, Freed(before.pss, left, time.monotonic() - began, expected, lost, *group))
 
     # ---- reports ----
 
@@ -289,11 +295,9 @@ class Pool:
         started = self._started.get(number)
         return await started if started is not None else self._workers.get(number)
 
-    def _measured(
-        self, model: str, before: Memory | None, after: Memory | None, seconds: float, expected: int, lost: str
-    ) -> None:
-        if before is not None:
-            self._freed(model, Freed(before.pss, after.pss if after is not None else 0, seconds, expected, lost))
+    def _told(self, model: str, freed: Freed | None) -> None:
+        if freed is not None:
+            self._freed(model, freed)
 
     def _failed(self, action: msg.WorkerAction, error: OrchError) -> None:
         """An operation failed. A worker that died of it reports that by itself, once."""
@@ -305,7 +309,20 @@ class Pool:
         del self._workers[number]
         self._loaded.pop(number, None)
         self._noted.pop(number, None)
-        before, began = self._ending.pop(number, (None, 0.0))
-        if before is not None:  # said before the report, so that who sees the model COLD sees what came back
-            self._measured(model, before, None, time.monotonic() - began, before.pss, "")
-        self._post(msg.Gone(model, number, f"The worker of {model} {end.sentence}.", end.hint))
+        before, seen = self._ending.pop(number, (None, None))
+        gone = msg.Gone(model, number, f"The worker of {model} {end.sentence}.", end.hint)
+        if before is None or seen is None:
+            self._post(gone)
+        elif before.beyond:
+            self._spawn(self._seen_back(before, seen, gone))
+        else:
+            self._tell_end(verify.freed(before, None), seen, gone)
+
+    async def _seen_back(self, before: verify.Before, seen: asyncio.Future[None], gone: msg.Gone) -> None:
+        self._tell_end(await verify.see_back(before, self._driver), seen, gone)
+
+    def _tell_end(self, freed: Freed | None, seen: asyncio.Future[None], gone: msg.Gone) -> None:
+        """What came back is said before the end, so that who sees the model COLD sees that, too."""
+        self._told(gone.model, freed)
+        self._post(gone)
+        seen.set_result(None)

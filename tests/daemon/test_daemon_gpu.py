@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from neuroshell_orch.errors import OrchError
-from tests.support_daemon import wait_until
+from tests.support_daemon import alive, wait_until
 from tests.support_fake import ROOT
 
 GIB = 1 << 30
@@ -26,6 +27,11 @@ def card(manager):
     def holds(each):
         says.write_text(json.dumps({"gpus": [{"total": 8 * GIB, "used": 0, "each": each}]}))
 
+    def keeps(pid, size):
+        """The driver goes on counting this for a process, whatever becomes of it."""
+        says.write_text(json.dumps({"gpus": [{"total": 8 * GIB, "used": 0, "processes": {pid: size}}]}))
+
+    holds.keeps = keeps
     holds(5 * GIB)
     doubles = ROOT / "tests" / "doubles"
     manager.environment = {
@@ -82,3 +88,37 @@ def test_what_can_never_fit_the_card_says_so(manager, card):
     assert error.problem == "over-budget"
     assert "cuda:0" in error.message
     assert "4096 MiB" in error.message
+
+
+def test_an_unload_is_over_when_the_driver_says_so(manager, card):
+    manager.settings(MemoryBudget="infinity")
+    big(manager, "a", 4 * GIB)
+    manager.start()
+    manager.ask(model="a")
+    measured(manager, "a", 5 * GIB)
+    card.keeps(manager.status("a")["pid"], 5 * GIB)
+    with ThreadPoolExecutor(1) as pool:
+        freeing = pool.submit(manager.post, "/orch/free", {"model": "a"})
+        stopping = manager.wait_phase("stopping", "a")
+        wait_until(lambda: not alive(stopping["pid"] or 0) or manager.status("a")["pid"] is None)
+        assert manager.phase("a") == "stopping", "its process is gone, and the card's memory is not back"
+        card(0)
+        (found,) = freeing.result(20)
+    assert (found["after"], found["freed"]["lost"]) == ("COLD", "")
+    assert (found["freed"]["vram_before"], found["freed"]["vram_after"]) == (5 * GIB, 0)
+    assert "and 5120 of 5120 MiB of accelerators in" in manager.log.read_text()
+
+
+def test_what_the_driver_never_lets_go_is_lost_and_said(manager, card):
+    manager.settings(MemoryBudget="infinity")
+    big(manager, "a", 4 * GIB)
+    manager.start()
+    manager.ask(model="a")
+    measured(manager, "a", 5 * GIB)
+    card.keeps(manager.status("a")["pid"], 2 * GIB)
+    (found,) = manager.post("/orch/free", {"model": "a"})
+    assert found["after"] == "COLD"
+    assert found["freed"]["vram_after"] == 2 * GIB
+    assert "the driver still counts 2048 MiB of cuda:0" in found["freed"]["lost"]
+    assert "the driver still counts" in manager.log.read_text()
+    assert manager.ask(model="a") == "one two three ", "it stays usable"
