@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from neuroshell_orch import encoders
 from neuroshell_orch.config.write import write_file
 from neuroshell_orch.core.budget import RAM, Bytes, Cost
 from neuroshell_orch.core.warmth import Warmth
+from neuroshell_orch.errors import OrchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FILE: Final = "costs.json"
 KEPT: Final = 2000
@@ -27,6 +33,8 @@ PREPACKING: Final = 2.2
 """Bytes in memory for each byte of weights: mapped once, and copied as the processor's kernels want them."""
 CONTEXT_BYTES: Final = 600 << 20
 """What CUDA takes for itself in each process: 100 to 600 MiB were seen."""
+DEEP: Final = 3
+"""Levels of folders below a model's own that are looked through for graphs."""
 FIRST_CACHE: Final = 2048
 """Tokens of key-value cache that an answer is sure to get; it grows on demand."""
 
@@ -150,10 +158,29 @@ def cache_bytes(folder: Path, context: int) -> int:
 
 
 def _sizes(path: Path) -> list[int]:
+    """The sizes of the files that hold weights: a graph and its data, or all graphs of a folder but an encoder's.
+
+    An encoder's folder often has one graph in several precisions, of which one is loaded.
+    """
     try:
         if not path.is_dir():
-            beside = list(path.parent.glob(path.name + "*data"))
-            return [file.stat().st_size for file in (path, *beside)]
-        return [entry.stat().st_size for entry in os.scandir(path) if entry.is_file() and "onnx" in entry.name]
+            return _with_data(path)
+        if encoders.is_encoder(path):
+            with suppress(OrchError):  # said when it is loaded
+                return _with_data(path / encoders.read(path).graph)
+        return list(_graphs(path, DEEP))
     except OSError:
         return []
+
+
+def _with_data(graph: Path) -> list[int]:
+    names = [entry for entry in os.scandir(graph.parent) if entry.name.startswith(graph.name)]
+    return [e.stat().st_size for e in names if e.is_file() and (e.name == graph.name or e.name.endswith("data"))]
+
+
+def _graphs(folder: Path, levels: int) -> Iterator[int]:
+    for entry in os.scandir(folder):
+        if entry.is_file() and "onnx" in entry.name:
+            yield entry.stat().st_size
+        elif levels > 0 and entry.is_dir(follow_symlinks=False):
+            yield from _graphs(Path(entry.path), levels - 1)

@@ -53,7 +53,7 @@ ALLOWED = {
     "freeing": {"errors", "core", "api.schema", "desktop", "engine", "sd", "workers"},
     "listeners": {"api.schema"},
     "outlooks": {"core"},
-    "costs": {"config", "core"},
+    "costs": {"errors", "encoders", "config", "core"},
     "history_store": {"config", "core"},
     "habits": {"errors", "core", "engine", "history_store", "sd"},
     "failing": set(),
