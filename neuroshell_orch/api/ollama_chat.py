@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from neuroshell_orch.api import keep_alive
 from neuroshell_orch.api.ollama_answer import Job, respond, said_at_once
 from neuroshell_orch.api.ollama_names import registered
-from neuroshell_orch.api.ollama_request import Body, ChatBody, GenerateBody, of_chat, of_generate
+from neuroshell_orch.api.ollama_request import Body, ChatBody, GenerateBody, Message, of_chat, of_generate
 from neuroshell_orch.api.requests import read_json, while_connected
 from neuroshell_orch.core.messages import AskOptions
 from neuroshell_orch.errors import OrchError
@@ -26,18 +28,23 @@ if TYPE_CHECKING:
     from neuroshell_orch.service import Service
     from neuroshell_orch.workers.protocol import Generate
 
+_ANYTHING: Final = "anything"
+"""What stands for the prompt where there is none: a request that only loads is held to the same rules."""
+
 
 async def generate(request: Request) -> Response:
     """POST /api/generate."""
     body = await read_json(request, GenerateBody)
     empty = not body.prompt and not body.images
-    return await _answer(request, body, None if empty else of_generate(body), chat=False)
+    wanted = of_generate(msgspec.structs.replace(body, prompt=_ANYTHING) if empty else body)
+    return await _answer(request, body, None if empty else wanted, chat=False)
 
 
 async def chat(request: Request) -> Response:
     """POST /api/chat."""
     body = await read_json(request, ChatBody)
-    return await _answer(request, body, of_chat(body) if body.messages else None, chat=True)
+    wanted = of_chat(body if body.messages else msgspec.structs.replace(body, messages=[Message("user", _ANYTHING)]))
+    return await _answer(request, body, wanted if body.messages else None, chat=True)
 
 
 async def _answer(request: Request, body: Body, wanted: Generate | None, *, chat: bool) -> Response:

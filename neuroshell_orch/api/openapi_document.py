@@ -133,7 +133,7 @@ def _parameters(operation: Operation) -> Iterator[dict[str, Any]]:
     if operation.raw:
         yield _header(HEADER, {"type": "integer", "minimum": 0}, "The length of the JSON, where raw tensors follow it.")
     if operation.replays:
-        yield _header("Idempotency-Key", {"type": "string", "minLength": 1, "maxLength": 255}, _REPLAY)
+        yield _header("Idempotency-Key", {"type": "string", "pattern": "^[!-~]{1,255}$"}, _REPLAY)
 
 
 def _header(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
@@ -147,7 +147,8 @@ def _responses(operation: Operation, schemas: dict[str, Any]) -> Iterator[tuple[
             success["content"] = content
         yield "200", success
     codes: dict[int, list[str]] = {}
-    for code in sorted(operation.problems | ALWAYS):
+    # What is in a path may make it another one.
+    for code in sorted(operation.problems | ALWAYS | ({"not-found"} if "{" in operation.path else set())):
         codes.setdefault(PROBLEMS[code].status, []).append(code)
     for status in sorted(codes):
         names = codes[status]

@@ -108,12 +108,16 @@ async def get_leases(request: Request) -> Response:
     return json_response(_service(request).memory.leases())
 
 
+async def leases(request: Request) -> Response:
+    """One route for both, so that a third method hears of them both."""
+    return await take_lease(request) if request.method == "POST" else await get_leases(request)
+
+
 routes = [
     Route("/orch/events", get_events),
     Route("/orch/why", get_all_why),
     Route("/orch/free", free, methods=["POST"]),
-    Route("/orch/leases", take_lease, methods=["POST"]),
-    Route("/orch/leases", get_leases),
+    Route("/orch/leases", leases, methods=["GET", "POST"]),
     Route("/orch/status", get_status),
     Route("/orch/models", get_models),
     Route("/orch/models/{model}", get_model),

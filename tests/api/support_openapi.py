@@ -10,7 +10,9 @@ import jsonschema
 
 from tests.api.support_oip import identity
 from tests.support_daemon import Manager
+from tests.support_fake import fake_environment
 
+MODELS = ["smollm2-135m", "all-minilm-l6-v2", "digits"]
 FOLDERS = {
     "HOME": "home",
     "XDG_CONFIG_HOME": "config",
@@ -34,8 +36,8 @@ def served(root, manager_class=Manager, **settings):
         manager.model("smollm2-135m")
         manager.model("all-minilm-l6-v2", "encoder")
         manager.register("digits", identity(root / "digits.onnx", "FP32"), "onnx")
-        runtimes = ("genai=tests.workers.fake_runtime", "encoder=tests.api.fake_encoder")
-        manager.environment = {"NSORCH_RUNTIMES": ",".join(runtimes)}
+        runtimes = "genai=tests.api.fake_obedient,encoder=tests.api.fake_encoder"
+        manager.environment = fake_environment() | {"NSORCH_RUNTIMES": runtimes}
         manager.start()
         yield manager
     finally:
@@ -58,3 +60,32 @@ def validator(document, schema, *, closed=False):
             if shown.get("properties"):
                 shown.setdefault("additionalProperties", False)
     return jsonschema.Draft202012Validator({**schema, "components": components})
+
+
+def narrowed(document):
+    """The description with the names of models that there are, so that what asks one mostly reaches it."""
+    document = copy.deepcopy(document)
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] == "model":
+                    parameter["schema"] = {"enum": [*(MODELS if path.startswith("/orch") else ["digits"]), "nobody"]}
+                elif parameter["name"] == "version":
+                    parameter["schema"] = {"enum": ["1", "2"]}
+    schemas = document["components"]["schemas"]
+    names = {
+        **{key: ["smollm2-135m", "nobody"] for key in ("ChatRequest", "TextRequest", "GenerateBody", "ChatBody")},
+        **{key: ["all-minilm-l6-v2", "nobody"] for key in ("EmbeddingsRequest", "EmbedBody", "OldBody")},
+        **{key: [*MODELS, None, "nobody"] for key in ("Free", "SetMode")},
+    }
+    for name, models in names.items():
+        schemas[name]["properties"]["model"] = {"enum": models}
+        if name not in {"Free", "SetMode"}:
+            schemas[name]["required"] = sorted({*schemas[name]["required"], "model"})
+    # Nothing is fetched from the network, and what others ask is not deleted meanwhile.
+    for key in ("model", "name"):
+        schemas["PullBody"]["properties"][key] = {"enum": ["nobody", None]}
+    gone = {"type": "object", "properties": {"model": {"enum": ["mine", "nobody"]}}, "required": ["model"]}
+    document["paths"]["/api/delete"]["delete"]["requestBody"]["content"]["application/json"]["schema"] = gone
+    schemas["SetMode"]["properties"]["mode"] = {"enum": ["timeout", "hibernate", "nothing"]}
+    return document

@@ -186,7 +186,7 @@ def test_a_timeout_is_kept_while_waiting_and_while_running(manager):
     for model in ("endless", "slow"):
         body = request(12, parameters={"timeout": 700_000, "priority": 1})
         status, answer, _ = infer_binary(manager, model, body, RAW)
-        assert (status, answer["problem"]) == (504, "timed-out"), answer
+        assert (status, answer["problem"]) == (408, "timed-out"), answer
     wait_until(lambda: manager.status("endless")["running"] == 0)
     (stats,) = manager.get("/v2/models/endless/stats")["model_stats"]
     assert stats["inference_stats"]["fail"]["count"] == 1
@@ -244,7 +244,7 @@ def test_looking_leaves_a_cold_model_cold(manager, tmp_path):
     assert manager.get("/v2/models/words")["platform"] == "onnx_genai"
     assert exchange(manager, "GET", "/v2/models/bad")[0] == 422
     assert exchange(manager, "GET", "/v2/models/gone")[0] == 404
-    assert exchange(manager, "GET", "/v2/models/gone/ready")[0] == 503
+    assert exchange(manager, "GET", "/v2/models/gone/ready")[0] == 409
     rows = {row["name"]: row for row in manager.post("/v2/repository/index", {"ready": False})}
     assert (rows["cold"]["state"], rows["gone"]["state"]) == ("READY", "UNAVAILABLE")
     assert "gone" not in {row["name"] for row in manager.post("/v2/repository/index", {"ready": True})}
