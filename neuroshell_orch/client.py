@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 from neuroshell_orch.errors import PROBLEMS, OrchError
+from neuroshell_orch.exchange import BrokenAnswerError, Response, beginning, send, send_body
 
 if TYPE_CHECKING:
-    import http.client
     from collections.abc import Callable, Generator, Sequence
 
 Json: TypeAlias = Any
@@ -96,8 +96,8 @@ def daemon_pid() -> int | None:
 class Client:
     """Requests to one daemon, each on its own connection.
 
-    ``open_socket`` makes a connection; ``ready`` is one that was made early and is used first; ``look`` says where to
-    look when the daemon itself fails.
+    ``open_socket`` makes a connection; ``ready`` is one that was made early and is used first, on which ``begun`` may
+    have been sent already; ``look`` says where to look when the daemon itself fails.
     """
 
     def __init__(
@@ -105,9 +105,11 @@ class Client:
         open_socket: Callable[[], socket.socket] | None = None,
         ready: socket.socket | None = None,
         look: str = LOOK,
+        begun: bytes = b"",
     ) -> None:
         self._open = open_socket or connect
         self._ready = ready
+        self._begun = begun
         self._look = look
 
     def reach(self) -> None:
@@ -124,14 +126,13 @@ class Client:
         """The JSON answer to one request; ``timeout`` None waits as long as it takes."""
         import json
 
-        connection, response = self._send(method, path, body, timeout)
+        response = self._send(method, path, body, timeout)
         try:
             payload = response.read()
-        except (TimeoutError, OSError, *_http_errors()) as error:
+        except (OSError, BrokenAnswerError) as error:
             self._broken(error, timeout)
         finally:
             response.close()
-            connection.close()
         if response.status >= 400:
             raise error_from(response.status, payload)
         try:
@@ -144,18 +145,17 @@ class Client:
         """POST JSON with raw ``parts`` behind it: the answer's JSON, and what lies behind that."""
         import json
 
-        connection, response = self._send("POST", path, body, None, parts)
+        response = self._send("POST", path, body, None, parts)
         try:
             payload = response.read()
-        except (OSError, *_http_errors()) as error:
+        except (OSError, BrokenAnswerError) as error:
             self._broken(error, None)
         finally:
             response.close()
-            connection.close()
         if response.status >= 400:
             raise error_from(response.status, payload)
         try:
-            length = int(response.headers.get(BINARY, len(payload)))
+            length = int(response.header(BINARY) or len(payload))
             return json.loads(payload[:length]), memoryview(payload)[length:]
         except ValueError as error:
             message = f"The service answered POST {path} with something that is not JSON."
@@ -165,7 +165,7 @@ class Client:
         """The JSON events of one streamed answer, as they arrive. Closing the generator cancels the answer."""
         import json
 
-        connection, response = self._send(method, path, body, None)
+        response = self._send(method, path, body, None)
         try:
             if response.status >= 400:
                 raise error_from(response.status, response.read())
@@ -177,15 +177,14 @@ class Client:
                     raise error_from(500, data)
                 yield event
             self._broken(None, None)
-        except (OSError, ValueError, *_http_errors()) as error:
+        except (OSError, ValueError, BrokenAnswerError) as error:
             self._broken(error, None)
         finally:
             response.close()
-            connection.close()
 
     def _send(
         self, method: str, path: str, body: object, timeout: float | None, parts: Sequence[bytes | memoryview] = ()
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    ) -> Response:
         import json
 
         headers = {"Connection": "close", "Accept": "*/*"}
@@ -198,13 +197,15 @@ class Client:
             if parts:
                 headers[BINARY] = str(len(head))
         ready, self._ready = self._ready, None
-        if ready is not None:
+        if ready is not None and (not self._begun or self._begun.startswith(beginning(method, path))):
             # It may have waited for a long time, for somebody's standard input, and have been closed meanwhile.
-            with suppress(ConnectionError):
-                return _exchange(ready, method, path, payload, headers, timeout)
+            with suppress(ConnectionError, BrokenAnswerError):
+                return _exchange(ready, method, path, payload, headers, timeout, self._begun)
+        elif ready is not None:
+            ready.close()
         try:
             return _exchange(self._open(), method, path, payload, headers, timeout)
-        except (OSError, *_http_errors()) as error:
+        except (OSError, BrokenAnswerError) as error:
             self._broken(error, timeout)
 
     def _broken(self, error: Exception | None, timeout: float | None) -> NoReturn:
@@ -222,18 +223,15 @@ def _exchange(
     payload: list[bytes | memoryview] | None,
     headers: dict[str, str],
     timeout: float | None,
-) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    import http.client
-
-    sock.settimeout(timeout)
-    connection = http.client.HTTPConnection("localhost")
-    connection.sock = sock
+    begun: bytes = b"",
+) -> Response:
     try:
-        with suppress(BrokenPipeError):  # an answer that came before the whole body was read still counts
-            connection.request(method, path, body=payload, headers=headers)
-        return connection, connection.getresponse()
+        sock.settimeout(timeout)
+        send(sock, method, path, headers, begun=begun)
+        send_body(sock, payload or ())
+        return Response(sock)
     except BaseException:
-        connection.close()
+        sock.close()
         raise
 
 
@@ -244,16 +242,10 @@ def quoted(name: str) -> str:
     return quote(name, safe="")
 
 
-def _http_errors() -> tuple[type[Exception]]:
-    import http.client
-
-    return (http.client.HTTPException,)
-
-
-def _server_sent(response: http.client.HTTPResponse) -> Generator[bytes, None, None]:
+def _server_sent(response: Response) -> Generator[bytes, None, None]:
     """The data of each server-sent event."""
     held, data = b"", []
-    while chunk := response.read1(65536):
+    while chunk := response.read1():
         *lines, held = (held + chunk).split(b"\n")
         for raw in lines:
             line = raw.rstrip(b"\r")

@@ -26,7 +26,8 @@ ALLOWED = {
     "encoders": {"errors"},
     "runtimes": {"errors", "encoders", "workers.protocol"},
     "models": {"errors", "encoders", "config"},
-    "client": {"errors", "api.schema", "config.paths"},
+    "exchange": set(),
+    "client": {"errors", "exchange", "api.schema", "config.paths"},
     "cli": {
         "api.tokens",
         "costs",
@@ -35,6 +36,7 @@ ALLOWED = {
         "encoders",
         "errors",
         "client",
+        "exchange",
         "api.schema",
         "config",
         "models",

@@ -34,7 +34,7 @@ def run() -> None:
     from neuroshell_orch.cli import early
 
     if arguments[:1] == ["ask"] and not {"-h", "--help"}.intersection(arguments):
-        early.connect()
+        early.connect(arguments[1:])
     try:
         from neuroshell_orch.cli.root import app
 

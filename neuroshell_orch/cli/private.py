@@ -61,7 +61,8 @@ def service() -> Generator[Client, None, None]:
     """A client of the running service; where none listens, of a daemon that lives for this block."""
     from neuroshell_orch.cli import early
 
-    client = Client(ready=early.take())
+    ready, begun = early.take()
+    client = Client(ready=ready, begun=begun)
     try:
         client.reach()
     except OrchError as error:

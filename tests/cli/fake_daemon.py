@@ -133,7 +133,13 @@ class Handler(BaseHTTPRequestHandler):
                 problem = "model-unknown" if "/models/" in self.path and "/v2/" not in self.path else "not-found"
                 self.reply(404, {"problem": problem, "message": "There is no such thing.", "hint": "Look."})
 
-    do_GET = do_POST = do_PUT = handle_any  # noqa: N815  (http.server's names)
+    def do_POST(self) -> None:
+        if self.headers.get("Connection") is None:
+            self.close_connection = True  # http.server takes a head that was given up in the middle for a whole one
+        else:
+            self.handle_any()
+
+    do_GET = do_PUT = handle_any  # noqa: N815  (http.server's names)
 
     def event(self, data: object) -> None:
         text = data if isinstance(data, str) else json.dumps(data)
