@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 
 from tests.bench import report
 from tests.bench.__main__ import main
+from tests.bench.cases.clients import measure
 from tests.bench.registry import load_all
 from tests.support_tiny import tiny_genai_folder
 
@@ -47,3 +50,10 @@ def test_a_model_that_is_none_ends_in_one_sentence(tmp_path, capsys):
 
 def test_the_benchmarks_there_are():
     assert list(load_all())[:3] == ["first-token", "decode", "memory"]
+
+
+def test_a_small_crowd(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NSORCH_")}
+    world = SimpleNamespace(environment=environment)
+    rows = list(measure(world, tmp_path / "crowd", many=12, slow=3, runs=1))
+    assert all(row.value > 0 and row.peer > 0 for row in rows)
