@@ -186,6 +186,10 @@ def bench(name: str, *, rounds: int, as_json: bool) -> None:
     _show(figures, order.load.runtime)
 
 
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
 def _show(figures: Figures, runtime: str) -> None:
     unit = {"genai": "tokens", "encoder": "texts"}.get(runtime, "runs")
     threads = "every core" if not figures.threads else f"{figures.threads} threads"
@@ -195,8 +199,8 @@ def _show(figures: Figures, runtime: str) -> None:
     rows = [
         (
             rung,
-            output.span(found.ready),
-            output.span(found.first),
+            _seconds(found.ready),
+            _seconds(found.first),
             output.size(found.pss) if found.pss else "0 B",
             output.size(found.private_dirty) if found.pss else "0 B",
         )
@@ -205,7 +209,7 @@ def _show(figures: Figures, runtime: str) -> None:
     output.table(("FROM", "READY AFTER", f"{first} AFTER", "MEMORY", "OF IT PRIVATE"), rows)
     output.say(f"{figures.rate:.3g} {unit} a second; medians of {figures.rounds} rounds.")
     if "HIBERNATED" in figures.rungs:
-        output.say(f"Hibernating gave {output.size(figures.freed)} back in {output.span(figures.hibernate_seconds)}.")
+        output.say(f"Hibernating gave {output.size(figures.freed)} back in {_seconds(figures.hibernate_seconds)}.")
     elif figures.prepared:
         output.say("It cannot hibernate: its weights are less than what else it keeps in private memory.")
     else:

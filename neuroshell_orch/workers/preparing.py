@@ -1,7 +1,8 @@
 """When prepared copies are made and used: a load finds its copy, or goes on without one while it is made.
 
 Owns one making per model at a time. The first copy of a small model that wants to hibernate is waited for, which takes
-a second or two; a big one serves from its own files meanwhile, and so does one whose copy became useless (another runtime, another processor, a changed model, a damaged file). A copy that cannot be made costs nothing but its benefit.
+a second or two; a big one serves from its own files meanwhile, and so does one whose copy became useless (another
+runtime, another processor, a changed model, a damaged file). A copy that cannot be made costs nothing but its benefit.
 Must not know how a copy is made (``prepared`` does), nor which models should hibernate.
 """
 

@@ -18,6 +18,7 @@ from neuroshell_orch.workers.launch import ChildLauncher, WorkerSpec
 from neuroshell_orch.workers.prepared import prepare, prepared_path
 from neuroshell_orch.workers.process import Worker
 from neuroshell_orch.workers.protocol import ChatMessage, Generate, Infer, Load, Tensor
+from tests.bench.pressure import cached, take_pages
 from tests.support_models import smollm2_folder
 from tests.support_tiny import tiny_genai_folder
 
@@ -80,6 +81,26 @@ async def test_a_prepared_tensor_model_hibernates_and_computes_the_same(big, tmp
         assert await run(worker) == before
         await worker.hibernate()
         assert await run(worker) == before, "the pages also come back by themselves"
+    finally:
+        await worker.stop()
+
+
+@pytest.mark.anyio
+async def test_ten_times_the_kernel_takes_the_pages_and_it_computes_the_same(big, tmp_path):
+    path = await prepare(tmp_path, big)
+    data, probe = path.with_name(path.name + ".data"), tmp_path / "probe"
+    probe.write_bytes(bytes(MIB))
+    take_pages(probe)
+    in_memory = cached(probe) > 0.5  # a folder that is all memory: there is nowhere else for the pages to be
+    worker, _ = await started("onnx", path)
+    try:
+        before = await run(worker)
+        for _ in range(10):
+            await worker.hibernate()
+            take_pages(data)
+            assert in_memory or cached(data) < 0.5, "nobody holds them any more"
+            await worker.wake()
+            assert await run(worker) == before
     finally:
         await worker.stop()
 
