@@ -19,7 +19,7 @@ from neuroshell_orch.errors import PROBLEMS, OrchError
 from neuroshell_orch.exchange import BrokenAnswerError, Response, beginning, send, send_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
 Json: TypeAlias = Any
 """Decoded JSON, before somebody checks it."""
@@ -161,15 +161,22 @@ class Client:
             message = f"The service answered POST {path} with something that is not JSON."
             raise OrchError("internal", message, self._look) from error
 
-    def events(self, path: str, body: object, method: str = "POST") -> Generator[Json, None, None]:
+    def events(
+        self,
+        path: str,
+        body: object,
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        on_comment: Callable[[bytes], None] | None = None,
+    ) -> Generator[Json, None, None]:
         """The JSON events of one streamed answer, as they arrive. Closing the generator cancels the answer."""
         import json
 
-        response = self._send(method, path, body, None)
+        response = self._send(method, path, body, None, headers=headers)
         try:
             if response.status >= 400:
                 raise error_from(response.status, response.read())
-            for data in _server_sent(response):
+            for data in _server_sent(response, on_comment):
                 if data == b"[DONE]":
                     return
                 event = json.loads(data)
@@ -183,11 +190,17 @@ class Client:
             response.close()
 
     def _send(
-        self, method: str, path: str, body: object, timeout: float | None, parts: Sequence[bytes | memoryview] = ()
+        self,
+        method: str,
+        path: str,
+        body: object,
+        timeout: float | None,
+        parts: Sequence[bytes | memoryview] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> Response:
         import json
 
-        headers = {"Connection": "close", "Accept": "*/*"}
+        headers = {"Connection": "close", "Accept": "*/*", **(headers or {})}
         payload: list[bytes | memoryview] | None = None
         if body is not None:
             head = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
@@ -242,7 +255,7 @@ def quoted(name: str) -> str:
     return quote(name, safe="")
 
 
-def _server_sent(response: Response) -> Generator[bytes, None, None]:
+def _server_sent(response: Response, on_comment: Callable[[bytes], None] | None) -> Generator[bytes, None, None]:
     """The data of each server-sent event."""
     held, data = b"", []
     while chunk := response.read1():
@@ -254,6 +267,8 @@ def _server_sent(response: Response) -> Generator[bytes, None, None]:
             elif not line and data:
                 yield b"\n".join(data)
                 data = []
+            elif line.startswith(b":") and on_comment is not None:
+                on_comment(line[1:].strip())
 
 
 def error_from(status: int, payload: bytes) -> OrchError:

@@ -23,6 +23,7 @@ from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.settle import IDLE
 from neuroshell_orch.core.state import due
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.marks import mark
 from neuroshell_orch.sd import activation, journal
 from neuroshell_orch.sd.notify import watchdog_interval
 from neuroshell_orch.service import Service
@@ -98,6 +99,7 @@ class Daemon:
         if (interval := watchdog_interval()) is not None:
             self._spawn(self._ping(interval))
         self.server.resume()
+        mark("ready")
         for connection in self._early.connections:
             self.server.take(connection)
         self._notifier.ready()

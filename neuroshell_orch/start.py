@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from neuroshell_orch import __version__
+from neuroshell_orch import __version__, marks
 from neuroshell_orch.workers import likely
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ class Early:
             self.abandon()
         else:
             self._theirs.close()
+            marks.mark("ahead")
 
     def listen(self, listeners: list[socket.socket]) -> None:
         """Hear who connects to one of these; only private sockets are heard."""
@@ -133,6 +134,7 @@ class Early:
         model = foresee.asked(data)
         if model == note.model or (model == "" and note.default):
             self.loads = True
+            marks.mark("foreseen")
             self._say(note.load)
 
     async def watch(self, importing: asyncio.Future[None]) -> None:
@@ -163,6 +165,7 @@ class Early:
             with theirs:
                 self.launcher = await connect_systemd()
                 self.handle = await self.launcher.launch(spec, theirs)
+            marks.mark("ahead")
         except OrchError:
             self.abandon()
 
@@ -184,6 +187,7 @@ def state_file(alone: bool) -> str:
 
 def main(parent_fd: int | None = None) -> int:
     """Run the daemon in the foreground; returns its exit code. At end of file on ``parent_fd`` it ends."""
+    marks.executed()
     for number in range(_FIRST, _FIRST + _passed()):
         with suppress(OSError):
             os.set_inheritable(number, False)

@@ -18,6 +18,7 @@ from neuroshell_orch.api.problems import body_of, encode, json_response
 from neuroshell_orch.api.progress import comments, shortly
 from neuroshell_orch.api.requests import while_connected
 from neuroshell_orch.api.streams import Stream
+from neuroshell_orch.api.timeline import traced
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.protocol import Done
 
@@ -53,6 +54,7 @@ class Job(NamedTuple):
 
 async def respond(request: Request, service: Service, job: Job) -> Response:
     """The response; whatever goes wrong before it begins has a status of its own, see ``progress``."""
+    asked = time.monotonic()
     if job.stream:
         take_seat(request)
     head = {"id": f"{job.mark}-{uuid.uuid4().hex}", "created": int(time.time()), "model": job.model}
@@ -67,7 +69,7 @@ async def respond(request: Request, service: Service, job: Job) -> Response:
         await asyncio.gather(first, return_exceptions=True)
         await answers.aclose()
         raise
-    events = _stream(service, job, first, answers, head)
+    events = traced(request, service, job.model, asked, _stream(service, job, first, answers, head))
     return Stream(events, "text/event-stream", {"Cache-Control": "no-cache"})
 
 

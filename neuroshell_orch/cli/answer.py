@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from neuroshell_orch.cli.output import span
+from neuroshell_orch.marks import mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from neuroshell_orch.client import Client
 
 WAIT_SECONDS: Final = 1.0
+TIMELINE: Final = b"timeline "
+"""What the comment with the timeline begins with."""
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Answer:
     timings: dict[str, float] = field(default_factory=dict)
     first_token_seconds: float | None = None
     total_seconds: float = 0.0
+    timeline: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def figures(self) -> str:
         """Tokens, speed and times in one line."""
@@ -62,10 +66,26 @@ def request(
     return body | {name: value for name, value in given.items() if value is not None}
 
 
-def stream(client: Client, body: dict[str, Any], on_text: Callable[[str], None], answer: Answer) -> None:
+def stream(
+    client: Client, body: dict[str, Any], on_text: Callable[[str], None], answer: Answer, *, trace: bool = False
+) -> None:
     """Fill ``answer`` and hand each piece of text on as it comes. Leaving early, also by Ctrl-C, cancels the answer."""
     began = time.monotonic()
-    with Waiting() as waiting, closing(client.events("/v1/chat/completions", body)) as events:
+
+    def comment(text: bytes) -> None:
+        if text.startswith(TIMELINE):
+            import json
+
+            answer.timeline = json.loads(text.removeprefix(TIMELINE))
+
+    mark("sent")
+    wanted = client.events(
+        "/v1/chat/completions",
+        body,
+        headers={"X-Nsorch-Trace": "1"} if trace else None,
+        on_comment=comment if trace else None,
+    )
+    with Waiting() as waiting, closing(wanted) as events:
         for event in events:
             answer.model = event.get("model") or answer.model
             for choice in event.get("choices") or ():
@@ -73,6 +93,7 @@ def stream(client: Client, body: dict[str, Any], on_text: Callable[[str], None],
                 if text:
                     if answer.first_token_seconds is None:
                         answer.first_token_seconds = time.monotonic() - began
+                        mark("first")
                         waiting.stop()
                     answer.text += text
                     on_text(text)

@@ -33,6 +33,7 @@ Temperature = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", min=0, help="Make a random choice repeatable.")]
 Stats = Annotated[bool, typer.Option("--stats", help="Print tokens, speed and times to stderr at the end.")]
+Trace = Annotated[bool, typer.Option("--trace", help="Print to stderr what happened when, up to the first token.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
 
 
@@ -45,6 +46,7 @@ def ask(
     temperature: Temperature = None,
     seed: Seed = None,
     stats: Stats = False,
+    trace: Trace = False,
     as_json: Json = False,
 ) -> int:
     """Ask a model; the answer is printed while it is written.
@@ -61,16 +63,21 @@ def ask(
     body = answer.request(messages, model=model, max_tokens=max_tokens, temperature=temperature, seed=seed)
     try:
         with private.service() as client:
-            answer.stream(client, body, (lambda _: None) if as_json else output.write_text, result)
+            answer.stream(client, body, (lambda _: None) if as_json else output.write_text, result, trace=trace)
     finally:
         if result.text and not result.text.endswith("\n") and not as_json:
             output.write_text("\n")
     if as_json:
-        output.print_json(asdict(result))
+        told = asdict(result)
+        output.print_json(told if trace else {name: value for name, value in told.items() if name != "timeline"})
     elif result.finish_reason == "length" and sys.stderr.isatty():
         output.note("(cut off: the limit of tokens is reached)")
     if stats:
         output.note(result.figures())
+    if trace:
+        from neuroshell_orch.cli.trace import lines
+
+        output.note("\n".join(["milliseconds from the start of this command:", *lines(result.timeline)]))
     return 0
 
 

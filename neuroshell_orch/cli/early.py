@@ -26,7 +26,7 @@ _begun = b""
 def connect(arguments: Sequence[str] = ()) -> None:
     """Connect if there is a service; if not, the command will meet the same error and tell it."""
     global _sock, _begun  # noqa: PLW0603  (it must outlive the import of everything else)
-    from neuroshell_orch import client, exchange
+    from neuroshell_orch import client, exchange, marks
     from neuroshell_orch.errors import OrchError
 
     try:
@@ -34,6 +34,7 @@ def connect(arguments: Sequence[str] = ()) -> None:
     except OrchError:
         _sock = None
         return
+    marks.mark("connected")
     name = model(arguments)
     if not _is_prompt_here() or not (name.isascii() and name.isprintable()):
         return

@@ -12,6 +12,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from neuroshell_orch import marks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,6 +25,7 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 def run() -> None:
     """The ``nsorch`` program."""
+    marks.executed()
     arguments = sys.argv[1:]
     _mend_streams()
     if arguments == ["--version"]:

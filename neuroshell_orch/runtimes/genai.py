@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.marks import mark
 from neuroshell_orch.runtimes import base, devices, dummy, files, genai_rest, mappings
 from neuroshell_orch.runtimes.genai_guidance import guidance, refusal
 from neuroshell_orch.runtimes.genai_kept import Keeper
@@ -76,6 +77,7 @@ class GenaiRuntime:
         declared = _number(self._folder, config, "context_length")
         self._vocabulary = _number(self._folder, config, "vocab_size")
         self._weights = mappings.Weights(files.check_genai(self._folder, config))
+        mark("files")
         self._context = min(load.context_length, declared) if load.context_length > 0 else declared
         threads = base.usable_threads(load.threads)
         device = devices.choose_device(load.options)

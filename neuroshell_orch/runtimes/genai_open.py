@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from neuroshell_orch.marks import mark
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -34,8 +36,8 @@ def open_model(og: Native, folder: Path, device: str, overlay: dict[str, Any]) -
     if not hasattr(og.Model, _CONDUIT) or not library.is_file():
         return _one_by_one(og, folder, device, overlay)
     native = Interface(library)
-    model = _Made(partial(native.model, folder, device, overlay))
-    tokenizer = _Made(partial(native.tokenizer, folder))
+    model = _Made("model", partial(native.model, folder, device, overlay))
+    tokenizer = _Made("tokenizer", partial(native.tokenizer, folder))
     import numpy  # noqa: F401, ICN001, PLC0415 - genai's bindings import it with the first tokens
 
     try:
@@ -89,7 +91,8 @@ class Opened:
 class _Made:
     """Something that is made in a thread of its own."""
 
-    def __init__(self, make: Callable[[], int]) -> None:
+    def __init__(self, name: str, make: Callable[[], int]) -> None:
+        self._name = name
         self._make = make
         self._pointer = 0
         self._error: RuntimeError | None = None
@@ -99,6 +102,7 @@ class _Made:
     def _run(self) -> None:
         try:
             self._pointer = self._make()
+            mark(self._name)
         except RuntimeError as error:
             self._error = error
 

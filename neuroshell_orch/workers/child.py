@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 import msgspec
 
+from neuroshell_orch import marks
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes import base
 from neuroshell_orch.workers.connection import Connection
@@ -204,7 +205,8 @@ class Child:
             raise OrchError("load-failed", "This worker holds a model already.", "Start another worker.")
         loaded = self._use(request.runtime).load(request)
         self._loaded = True
-        return msgspec.structs.replace(loaded, seconds=time.monotonic() - started)
+        marks.mark("loaded")
+        return msgspec.structs.replace(loaded, seconds=time.monotonic() - started, marks=marks.marks())
 
     def _generate(self, request: Generate, job: int) -> Done:
         connection, pass_on = self._connection, self._emitter(job)
@@ -228,6 +230,7 @@ class Child:
     def _use(self, name: str) -> base.Runtime:
         if self._runtime is None or self._name != name:
             self._runtime = base.create(name)
+            marks.mark("runtime")
             self._streams = self._runtime if isinstance(self._runtime, base.Streams) else None
             self._name = name
         return self._runtime
@@ -284,11 +287,13 @@ def _take_socket() -> socket.socket:
 
 def main() -> None:
     """Run until the daemon is gone."""
+    marks.executed()
     _die_with_parent()
     sys.excepthook = _print_without_message
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection = Connection(_take_socket())
     connection.greet()
+    marks.mark("ready")
     threading.Thread(target=connection.read_forever, name="reader", daemon=True).start()
     Child(connection).run()
 

@@ -211,6 +211,7 @@ class Loaded(Message, frozen=True):
     """The model can answer. ``context_length`` and the tensor lists are empty where they do not apply.
 
     ``can_hibernate`` is false where most weights lie in anonymous memory, so that giving pages back frees little.
+    ``marks``: when what happened in this process, on the monotonic clock.
     """
 
     seconds: float
@@ -220,6 +221,7 @@ class Loaded(Message, frozen=True):
     can_hibernate: bool = False
     inputs: list[TensorInfo] = []
     outputs: list[TensorInfo] = []
+    marks: dict[str, float] = {}
 
 
 class Hibernated(Message, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -101,3 +102,25 @@ def test_whoever_connects_and_says_nothing_is_served_when_he_speaks(slept):
         assert slept.ask("two") == "two "
         silent.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert silent.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_the_timeline_is_a_comment_for_who_wants_it(slept):
+    told = []
+    body = {"messages": [{"role": "user", "content": "a secret"}], "stream": True}
+    events = slept.client().events(
+        "/v1/chat/completions", body, headers={"X-Nsorch-Trace": "1"}, on_comment=told.append
+    )
+    assert [event for event in events if event["choices"]]
+    marks = [json.loads(text.removeprefix(b"timeline ")) for text in told if text.startswith(b"timeline ")]
+    assert len(marks) == 1
+    service, worker = marks[0]["service"], marks[0]["worker"]
+    assert service["exec"] < service["ahead"] < service["ready"] < service["first"]
+    assert service["exec"] < worker["exec"] < worker["ready"] < worker["runtime"] < worker["loaded"] < service["first"]
+    assert "secret" not in str(told)
+
+
+def test_nobody_else_hears_of_it(slept):
+    told = []
+    body = {"messages": [{"role": "user", "content": "x"}], "stream": True}
+    assert list(slept.client().events("/v1/chat/completions", body, on_comment=told.append))
+    assert not [text for text in told if text.startswith(b"timeline")]

@@ -67,7 +67,7 @@ def test_an_error_of_making_is_raised_by_who_waits():
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        genai_open._Made(fail).result()
+        genai_open._Made("x", fail).result()
 
 
 def test_what_is_opened_is_freed_once(folder):
