@@ -144,11 +144,13 @@ class Engine:
         self._cancels.pop(name, None)
         self.post(msg.Finished(name, hold))
 
-    async def lease(self, label: str, memory: bool) -> AsyncGenerator[list[str], None]:
+    async def lease(
+        self, label: str, memory: bool, holder: tuple[int, int] | None = None
+    ) -> AsyncGenerator[list[str], None]:
         """Take a lease; yields once, when it is granted, the models that still hold something. Ends with the loop."""
         name = f"lease-{next(self._names)}"
         grant = self._grants[name] = asyncio.get_running_loop().create_future()
-        self.post(msg.Leased(name, label, memory))
+        self.post(msg.Leased(name, label, memory, holder))
         try:
             yield await grant
             await asyncio.get_running_loop().create_future()  # until the holder is gone

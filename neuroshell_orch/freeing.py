@@ -68,10 +68,10 @@ class Freeing:
         after = "COLD" if record is None else record.warmth.name
         return FreedModel(name, before, after, freed if freed is not known else None)
 
-    async def lease(self, wanted: TakeLease) -> AsyncGenerator[object, None]:
-        """Hold a lease until closed; yields once, when it is granted."""
+    async def lease(self, wanted: TakeLease, holder: tuple[int, int] | None = None) -> AsyncGenerator[object, None]:
+        """Hold a lease until closed; yields once, when it is granted. ``holder``: whose it is, process and user."""
         label = "".join(c for c in wanted.name if c.isprintable())[:80] or "a program"
-        held = self._engine.lease(label, wanted.memory)
+        held = self._engine.lease(label, wanted.memory, holder)
         journal.log(journal.NOTICE, f"{label} asks for a lease of the {'memory' if wanted.memory else 'accelerators'}.")
         try:
             async for models in held:
@@ -86,6 +86,12 @@ class Freeing:
         """The leases that last."""
         cards = [gpu.name for gpu in self._gpus()]
         return [
-            LeaseInfo(x.label, self._engine.wall(x.since), [*cards, *([RAM] if x.memory else [])], x.granted)
+            LeaseInfo(
+                x.label,
+                self._engine.wall(x.since),
+                [*cards, *([RAM] if x.memory else [])],
+                x.granted,
+                *(x.holder or (None, None)),
+            )
             for x in self._engine.state.leases.values()
         ]

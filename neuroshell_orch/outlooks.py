@@ -20,14 +20,15 @@ def what_next(state: State, model: Model, now: float) -> str:
     """What would change the warmth of ``model``."""
     limit = leases.ceiling(state, model)
     if limit is not None:
-        waits = f"; {len(model.waiting)} asks wait" if model.waiting else ""
+        number = len(model.waiting)
+        waits = f"; {number} {'ask waits' if number == 1 else 'asks wait'}" if number else ""
         return f"{limit.reason}, so it may be {limit.warmth.name} at most until that ends{waits}"
     if model.blocked and model.waiting:
         return _waits(state, model, now)
     if model.busy:
         return f"in use: {len(model.running)} running, {len(model.waiting)} waiting"
     if model.phase is Phase.COLD:
-        if model.failures and now < model.retry_at:
+        if model.load_failed and now < model.retry_at:
             return f"its load failed; it is tried again in {_seconds(model.retry_at - now)}, or when its file changes"
         future = outlook(model)
         if future is None:

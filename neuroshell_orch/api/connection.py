@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from neuroshell_orch.api.limits import CLIENT, REFUSED
+from neuroshell_orch.api.limits import CLIENT, PROCESS, REFUSED
 from neuroshell_orch.api.problems import body_of, encode
 from neuroshell_orch.config.values import format_size, format_timespan
 from neuroshell_orch.errors import OrchError
@@ -49,6 +49,7 @@ class Connection(HttpToolsProtocol):
         self._settings = settings
         self._surplus = surplus
         self._who = ""
+        self._process: tuple[int, int] | None = None
         self._reading = "head"
         """head, body, or an empty string between requests."""
         self._heard = 0
@@ -63,7 +64,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connected."""
         super().connection_made(transport)
-        self._who = _peer(transport)
+        self._process = _peer(transport)
+        self._who = "" if self._process is None else f"process {self._process[0]}"
         self._set_clock()
 
     def data_received(self, data: bytes) -> None:
@@ -112,6 +114,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Its head is there."""
         self.scope[CLIENT] = self._who  # type: ignore[typeddict-unknown-key]
+        self.scope[PROCESS] = self._process  # type: ignore[typeddict-unknown-key]
         refusal = self._objection()
         if refusal is not None:
             self.scope[REFUSED] = refusal  # type: ignore[typeddict-unknown-key]
@@ -218,10 +221,11 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def _peer(transport: asyncio.Transport) -> str:
-    """The process at the other end of a unix socket."""
+def _peer(transport: asyncio.Transport) -> tuple[int, int] | None:
+    """The process at the other end of a unix socket, and its user."""
     peer = transport.get_extra_info("socket")
     if peer is None or peer.family != socket.AF_UNIX:
-        return ""
+        return None
     size = struct.calcsize("3i")
-    return f"process {struct.unpack('3i', peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0]}"
+    pid, uid, _gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, uid

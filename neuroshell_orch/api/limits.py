@@ -28,6 +28,8 @@ REFUSED: Final = "nsorch.refused"
 """In a scope: the OrchError for which its connection refuses the request, or takes no more of it."""
 CLIENT: Final = "nsorch.client"
 """In a scope: who asks. Nobody sees it but us."""
+PROCESS: Final = "nsorch.process"
+"""In a scope: the process at the other end of the unix socket and its user, as the kernel knows them; else None."""
 _SEATS: Final = "nsorch.seats"
 _SEAT: Final = "nsorch.seat"
 _DRAINED: Final = 1 << 20

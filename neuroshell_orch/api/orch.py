@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from neuroshell_orch.api.limits import take_seat
+from neuroshell_orch.api.limits import PROCESS, take_seat
 from neuroshell_orch.api.problems import json_response
 from neuroshell_orch.api.requests import read_json, while_connected
 from neuroshell_orch.api.schema import Free, Reloaded, SetMode, TakeLease
@@ -100,7 +100,7 @@ async def take_lease(request: Request) -> EventStream:
     """Keep memory free for as long as this connection is open."""
     wanted = await read_json(request, TakeLease, SMALL)
     take_seat(request)
-    return EventStream(_service(request).memory.lease(wanted))
+    return EventStream(_service(request).memory.lease(wanted, request.scope.get(PROCESS)))
 
 
 async def get_leases(request: Request) -> Response:

@@ -186,6 +186,9 @@ class LeaseInfo(msgspec.Struct, frozen=True):
     since: float
     resources: list[str]
     granted: bool
+    pid: int | None = None
+    """The process that holds it; None where it came over TCP."""
+    uid: int | None = None
 
 
 class Reloaded(msgspec.Struct, frozen=True):

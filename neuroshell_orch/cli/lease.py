@@ -1,7 +1,7 @@
 """``nsorch lease -- COMMAND``: memory is kept free until the command and all its children have ended.
 
 Owns the child and its descendants: this process adopts those whose parent ended. The lease is the open connection, so
-whatever ends this process ends it.
+whatever ends this process ends it. When the service ends during it, that is said, and it is taken again.
 """
 
 from __future__ import annotations
@@ -9,14 +9,22 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from typing import Annotated, Final
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from neuroshell_orch.cli.root import new_app
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
 app = new_app()
 
+FIRST_WAIT: Final = 0.2
+LONGEST_WAIT: Final = 10.0
+"""Seconds between attempts to take a lease again whose service has ended."""
 PR_SET_CHILD_SUBREAPER: Final = 36
 
 
@@ -28,20 +36,68 @@ def lease(
 ) -> None:
     """Run a command while the accelerator's memory is kept free for it; what was warm comes back afterwards."""
     from neuroshell_orch.cli import output
-    from neuroshell_orch.client import Client
 
     label = name or os.path.basename(command[0])  # noqa: PTH119 - a command is not a path
-    holding = Client().events("/orch/leases", {"name": label, "memory": memory})
-    first: dict[str, list[str]] = next(holding, {})
-    held = first.get("held", [])
+    hold = Hold({"name": label, "memory": memory})
+    held = hold.take()
     if held:
         output.note(f"Not all is free yet: {', '.join(held)} still writes an answer.")
+    threading.Thread(target=hold.keep, daemon=True).start()
     try:
         code = run(command)
     finally:
-        holding.close()
+        hold.over.set()
     if code:
         raise typer.Exit(code)
+
+
+class Hold:
+    """The open connection that is the lease. It ends with this process; when the service ends first, it is renewed."""
+
+    def __init__(self, wanted: dict[str, object]) -> None:
+        self.over = threading.Event()
+        self._wanted = wanted
+        self._events: Generator[object, None, None] | None = None
+
+    def take(self) -> list[str]:
+        """Wait until it is granted; the models that still hold something. Raises OrchError."""
+        from neuroshell_orch.client import Client
+
+        self._events = Client().events("/orch/leases", self._wanted)
+        first: dict[str, list[str]] = next(self._events, {})  # type: ignore[arg-type]
+        return first.get("held", [])
+
+    def keep(self) -> None:
+        """Hold it until ``over``: what the service loads after a restart would take what the command relies on."""
+        from neuroshell_orch.cli import output
+
+        while True:
+            self._listen()
+            if self.over.is_set():
+                return
+            output.note("The service has ended, and the lease with it; it is taken again.")
+            if not self._again():
+                return
+            output.note("The lease holds again.")
+
+    def _listen(self) -> None:
+        from neuroshell_orch.errors import OrchError
+
+        with suppress(OrchError):
+            for _ in self._events or ():
+                pass
+
+    def _again(self) -> bool:
+        """Until it is granted anew or no longer wanted."""
+        from neuroshell_orch.errors import OrchError
+
+        wait = FIRST_WAIT
+        while not self.over.wait(wait):
+            with suppress(OrchError):
+                self.take()
+                return True
+            wait = min(2 * wait, LONGEST_WAIT)
+        return False
 
 
 def run(command: list[str]) -> int:

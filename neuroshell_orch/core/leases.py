@@ -32,6 +32,7 @@ class Lease(msgspec.Struct):
     memory: bool
     since: float
     deadline: float
+    holder: tuple[int, int] | None = None
     granted: bool = False
     was: dict[str, Warmth] = msgspec.field(default_factory=dict)
 

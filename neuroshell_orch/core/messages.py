@@ -182,11 +182,15 @@ class Shutdown(Event, frozen=True):
 
 
 class Leased(Event, frozen=True):
-    """Somebody wants the accelerators' memory free, and with ``memory`` all of it; ``label`` is for people."""
+    """Somebody wants the accelerators' memory free, and with ``memory`` all of it; ``label`` is for people.
+
+    ``holder``: its process and user, where they are known.
+    """
 
     lease: str
     label: str
     memory: bool = False
+    holder: tuple[int, int] | None = None
 
 
 class Released(Event, frozen=True):

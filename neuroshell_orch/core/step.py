@@ -210,7 +210,7 @@ def _costed(state: State, event: msg.Costed, now: float, actions: Actions) -> No
 
 
 def _leased(state: State, event: msg.Leased, now: float, actions: Actions) -> None:
-    lease = leases.Lease(event.lease, event.label, event.memory, now, now + leases.GRANT_SECONDS)
+    lease = leases.Lease(event.lease, event.label, event.memory, now, now + leases.GRANT_SECONDS, event.holder)
     lease.was = {m.name: leases.warm_now(m) for m in state.models.values() if leases.stands_in(lease, m)}
     state.leases[event.lease] = lease
     _turn_away(state, actions)

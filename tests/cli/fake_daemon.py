@@ -81,7 +81,7 @@ def embeddings(body) -> dict:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Knobs: error (status, body), pieces, delay, die_after, error_after, hang, silent, infer."""
+    """Knobs: error (status, body), pieces, delay, die_after, error_after, hang, silent, infer, freed, events."""
 
     protocol_version = "HTTP/1.1"
 
@@ -109,17 +109,21 @@ class Handler(BaseHTTPRequestHandler):
         if "error" in KNOBS:
             self.reply(*KNOBS["error"])
             return
+        plain = {
+            "GET /orch/status": STATUS | KNOBS.get("status", {}),
+            "GET /orch/why": [WHY],
+            "GET /orch/modes": MODES,
+            "GET /orch/models/tiny/why": WHY,
+            "POST /orch/models/tiny/preload": MODEL,
+            "POST /orch/models/tiny/unload": MODEL,
+            "POST /orch/free": KNOBS.get("freed", []),
+            "POST /orch/reload": {"warnings": KNOBS.get("warnings", [])},
+        }
         match (self.command, self.path):
-            case ("GET", "/orch/status"):
-                self.reply(200, STATUS | KNOBS.get("status", {}))
-            case ("GET", "/orch/modes"):
-                self.reply(200, MODES)
-            case ("GET", "/orch/models/tiny/why"):
-                self.reply(200, WHY)
-            case ("POST", "/orch/models/tiny/preload" | "/orch/models/tiny/unload"):
-                self.reply(200, MODEL)
-            case ("POST", "/orch/reload"):
-                self.reply(200, {"warnings": KNOBS.get("warnings", [])})
+            case _ if (found := plain.get(f"{self.command} {self.path}")) is not None:
+                self.reply(200, found)
+            case ("GET", "/orch/events") | ("POST", "/orch/leases"):
+                self.happen(KNOBS.get("events", []))
             case ("POST", "/v1/chat/completions"):
                 self.stream(body)
             case ("POST", "/v2/models/tiny/infer"):
@@ -147,11 +151,20 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"{len(payload):x}\r\n".encode() + payload + b"\r\n")
         self.wfile.flush()
 
-    def stream(self, body) -> None:
+    def begin(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+
+    def happen(self, events) -> None:
+        self.begin()
+        for event in [*events, "[DONE]"]:
+            self.event(event)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def stream(self, body) -> None:
+        self.begin()
         pieces = KNOBS.get("pieces", ["Paris", " is", " it."])
         if KNOBS.get("echo"):
             pieces = [f"{len(body['messages'])}:{body['messages'][-1]['content']}"]

@@ -7,6 +7,7 @@ load_seconds how long it takes
 tokens       how many tokens an answer has; -1 never ends; default: one per word of the last message
 delay        seconds per token
 die_after    tokens after which the process ends, by ``die`` (kill, segv, abort, exit)
+tell         a file that is told the options of each load, one JSON object a line
 ignore_cancel, eat_mb, context_length, can_hibernate, standby_seconds (by environment NSORCH_FAKE_STANDBY)
 
 An answer is the last message's words (or the prompt's) over and over, each with a space behind it.
@@ -58,6 +59,9 @@ class FakeRuntime:
             self.knobs = json.loads(Path(load.path).read_text())
         except FileNotFoundError:
             raise OrchError("file-missing", f"There is no {load.path}.", "Add it.") from None
+        if "tell" in self.knobs:
+            with Path(self.knobs["tell"]).open("a") as file:
+                file.write(f"{json.dumps(load.options)}\n")
         time.sleep(self.knobs.get("load_seconds", 0))
         if "eat_mb" in self.knobs:
             self.eaten = [b"\x01" * (1 << 20) for _ in range(self.knobs["eat_mb"])]
