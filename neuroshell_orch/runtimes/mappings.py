@@ -45,6 +45,7 @@ class Weights:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = [Path(os.path.realpath(path)) for path in paths]
         self._anonymous_before = _anonymous() if paths else 0
+        self._private_before = _private()
         self._filling: threading.Thread | None = None
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -53,13 +54,13 @@ class Weights:
     def can_hibernate(self) -> bool:
         """Whether giving the pages back frees most of what loading cost. Asked right after the load.
 
-        A runtime that repacks weights keeps them in anonymous memory, although their file may stay mapped.
+        A runtime that repacks weights keeps them in anonymous memory, although their file may stay mapped. Where that
+        shows in the kernel's counters, its page tables need not be walked, which takes 20 ms on the way to an answer.
         """
-        if not self._paths:
+        size = sum(mapping.size for mapping in self._mapped("maps")) if self._paths else 0
+        if size <= _private() - self._private_before:
             return False
-        mapped = self._mapped()
-        size = sum(mapping.size for mapping in mapped)
-        return size > self.grown() and not any(mapping.anonymous for mapping in mapped)
+        return size > self.grown() and not any(mapping.anonymous for mapping in self._mapped())
 
     def grown(self) -> int:
         """Bytes of private memory that came since just before the load."""
@@ -103,8 +104,8 @@ class Weights:
             if not self._advise(mapping, _POPULATE_READ):
                 self._advise(mapping, _WILLNEED)
 
-    def _mapped(self) -> list[Mapping]:
-        with Path("/proc/self/smaps").open("rb") as lines:
+    def _mapped(self, how: str = "smaps") -> list[Mapping]:
+        with Path("/proc/self", how).open("rb") as lines:
             return mappings_of((line.decode("utf-8", "surrogateescape") for line in lines), set(map(str, self._paths)))
 
     def _advise(self, mapping: Mapping, advice: int) -> bool:
@@ -132,6 +133,12 @@ def mappings_of(smaps: Iterable[str], paths: set[str]) -> list[Mapping]:
 def _anonymous() -> int:
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(_kilobytes(line) for line in lines if line.startswith("Anonymous:"))
+
+
+def _private() -> int:
+    """About the same, from counters that threads add to in portions."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(_kilobytes(line) for line in lines if line.startswith("RssAnon:"))
 
 
 def _kilobytes(line: str) -> int:
