@@ -1,12 +1,13 @@
 """Many models and one budget: does it hold, is it fair, does anything stay behind?
 
-Owns three loads on the real daemon with real runtimes: random asks on many models, two clients whose models do not fit
-together, and cycles of loading and unloading. ``--long`` gives them the time that a verdict needs. The peer of the
-second is first come, first served: the same daemon with MaxSwapDelay=0.
+Owns four loads on the real daemon with real runtimes: random asks on many models, two clients whose models do not fit
+together, cycles of loading and unloading, and clients that leave. ``--long`` gives them the time that a verdict needs.
+The peer of the second is first come, first served: the same daemon with MaxSwapDelay=0.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -20,7 +21,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuroshell_orch.client import Client, connect
 from neuroshell_orch.errors import OrchError
@@ -30,7 +31,7 @@ from tests.support_daemon import STARTER, chat, wait_until
 from tests.support_tiny import tiny_genai_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.bench.world import World
 
@@ -71,7 +72,7 @@ class Instance:
         )
         self.call("GET", "/v1/models")
 
-    def call(self, method: str, path: str, body: object = None) -> object:
+    def call(self, method: str, path: str, body: object = None) -> Any:
         return Client(lambda: connect(self.path)).call(method, path, body, 120.0)
 
     def ask(self, model: str, limit: int = 4) -> None:
@@ -246,3 +247,59 @@ def cycles(world: World) -> Iterator[Finding]:
     yield Row("daemon's descriptors", "fds", [float(fds_after)], [float(fds_before)])
     yield Row("files of ours", "files", [float(files_after)], [float(files_before)])
     yield Row("one cycle: ask, answer, gone", "s", [took / count])
+
+
+CANCELLED = 250.0
+"""Milliseconds in which whatever nobody wants any more must have ended."""
+
+
+def sent(one: Instance, limit: int) -> socket.socket:
+    """An ask that is sent, and nothing more; closing it is leaving."""
+    body = json.dumps(chat("Tell me a long story.", model="one", max_tokens=limit, stream=True)).encode()
+    client = connect(one.path)
+    client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body))
+    client.sendall(body)
+    return client
+
+
+def until_over(client: socket.socket, over: Callable[[], bool]) -> float:
+    """Milliseconds from the moment at which ``client`` leaves."""
+    began = time.monotonic()
+    client.close()
+    wait_until(over, 30)
+    return 1000 * (time.monotonic() - began)
+
+
+@benchmark(43, "leaving", "Clients that leave: until what they wanted has ended", f"the bound of {CANCELLED:.0f} ms")
+def leaving(world: World) -> Iterator[Finding]:
+    loads, waits, answers = [], [], []
+    with instance(world, {"one": world.model}, Mode="dynamic", DefaultModel="one") as one:
+
+        def status() -> dict[str, Any]:
+            found: dict[str, Any] = one.call("GET", "/orch/models/one")
+            return found
+
+        for _ in range(2 * world.runs):
+            client = sent(one, 8)
+            wait_until(lambda: status()["phase"] == "loading" and one.workers(), 30)
+            loads.append(until_over(client, lambda: not one.workers() and status()["phase"] == "COLD"))
+        writing = sent(one, 100_000)
+        wait_until(lambda: status()["running"] == 1, 30)
+        for _ in range(2 * world.runs):
+            client = sent(one, 8)
+            wait_until(lambda: status()["waiting"] == 1, 30)
+            waits.append(until_over(client, lambda: status()["waiting"] == 0))
+        writing.close()
+        wait_until(lambda: not one.workers(), 30)
+        for _ in range(2 * world.runs):
+            client = sent(one, 100_000)
+            wait_until(lambda: status()["running"] == 1, 30)
+            client.recv(1)
+            answers.append(until_over(client, lambda: status()["running"] == 0))
+    yield Row("a load: until its process is gone", "ms", loads, [CANCELLED])
+    yield Row("an ask that waits", "ms", waits, [CANCELLED])
+    yield Row("an answer", "ms", answers, [CANCELLED])
+    worst = max(*loads, *waits, *answers)
+    yield Note(f"The longest of {len(loads + waits + answers)} took {worst:.0f} ms.")
+    if max(loads) > CANCELLED or max(waits) > CANCELLED:
+        raise BenchError(f"a client that left was minded {worst:.0f} ms later")
