@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.bench import kernel, report
+from tests.bench import charts, kernel, report
 from tests.bench.registry import BenchError, Note, Row, load_all
 from tests.bench.world import World
 from tests.support_models import smollm2_folder
@@ -56,6 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     report.write(options.out, rows)
     print(f"Written to {options.out}")
+    try:
+        drawn = charts.draw(options.out.parent, rows, world.series)
+    except ImportError:
+        print("No charts: matplotlib is not installed.")
+    else:
+        print(*(f"Drawn: {path}" for path in drawn), sep="\n" if drawn else "")
     return 0
 
 

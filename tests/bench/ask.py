@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tests.bench.bare import first_byte
 from tests.bench.orchestrator import WAIT, Orchestrator, program
@@ -31,6 +31,17 @@ def raw(
     service: Orchestrator, prompt: str, limit: int, midway: int = 0, then: Callable[[], None] | None = None
 ) -> Answer:
     """Connect, ask, read to the end; ``then`` is called after ``midway`` pieces. Raises BenchError."""
+    whole = request(prompt, limit)
+    began = time.perf_counter()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(WAIT)
+        sock.connect(str(service.path))
+        sock.sendall(whole)
+        return read(sock, began, service, midway, then)
+
+
+def request(prompt: str, limit: int) -> bytes:
+    """The bytes of one streamed, greedy ask."""
     body = json.dumps(
         {
             "messages": [{"role": "user", "content": prompt}],
@@ -44,17 +55,17 @@ def raw(
         "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    began = time.perf_counter()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(WAIT)
-        sock.connect(str(service.path))
-        sock.sendall(head.encode() + body)
-        return _read(sock, began, service, midway, then)
+    return head.encode() + body
 
 
-def _read(
-    sock: socket.socket, began: float, service: Orchestrator, midway: int, then: Callable[[], None] | None
-) -> Answer:
+class Tail(Protocol):
+    """Whoever can say what it said last."""
+
+    def tail(self) -> str: ...
+
+
+def read(sock: socket.socket, began: float, service: Tail, midway: int, then: Callable[[], None] | None) -> Answer:
+    """One answer's stream to its end; ``then`` is called after ``midway`` pieces. Raises BenchError."""
     held, everything, pieces, first, last, tokens = b"", b"", [], 0.0, 0.0, 0
     while chunk := sock.recv(65536):
         everything += chunk

@@ -6,16 +6,19 @@ benchmark.
 
 from __future__ import annotations
 
+import asyncio
 import compileall
 import os
 import shutil
 import subprocess
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import neuroshell_orch
+from neuroshell_orch.errors import OrchError
+from neuroshell_orch.workers import prepared
 from tests.bench.kernel import marked
 from tests.bench.orchestrator import Orchestrator
 from tests.bench.registry import BenchError
@@ -43,6 +46,8 @@ class World:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(_LEFT_OUT)}
         self.environment |= dict([self.marker.split("=")])
         self.bus: dict[str, str] = {}
+        self.series: dict[str, list[tuple[float, float]]] = {}
+        """Memory over time by mode, for the chart."""
         self.launchers = ["child"]
         self.launcher_note = "workers are child processes of the daemon"
         self._answers: dict[tuple[str, int], tuple[str, str]] = {}
@@ -90,9 +95,16 @@ class World:
 
     def orchestrator(self, name: str, launcher: str = "", mode: str = "timeout", **keys: str) -> Orchestrator:
         """A new instance, which is closed at the end of the run at the latest."""
+        if mode in {"hibernate", "adaptive"}:
+            self._prepare()
         instance = Orchestrator(self, name, launcher or self.launchers[0], mode, **keys)
         self._live.append(instance)
         return instance
+
+    def _prepare(self) -> None:
+        """As ``nsorch model prepare`` does; the copy lies in the cache that all instances share."""
+        with suppress(OrchError):  # then the mode unloads instead, and the rows say so
+            asyncio.run(prepared.make(self.folder / "cache" / "nsorch", self.model))
 
     def close(self, *instances: Orchestrator) -> None:
         """End instances, so that the next benchmark has the machine for itself. Raises BenchError if any is left."""
