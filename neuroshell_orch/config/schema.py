@@ -127,7 +127,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Annotated[str, Key(_RUNTIME, "The runtime that loads it.", required=True)] = ""
     digest: Annotated[str, Key(DIGEST, "What the file's content hashes to.")] = ""
     mode: Annotated[str, Key(NAME, "The mode of this model alone.")] = ""
-    threads: Annotated[int, Key(whole(0, 4096), "How many threads compute; 0: what was measured to be best, or every core.")] = 0
+    threads: Annotated[
+        int, Key(whole(0, 4096), "How many threads compute; 0: what was measured to be best, or every core.")
+    ] = 0
     device: Annotated[str, Key(_DEVICE, "What it runs on; auto takes an accelerator where one is usable.")] = "auto"
     parallel: Annotated[int, Key(whole(1, 64), "How many answers it may write at once.")] = 1
     keep_prefix: Annotated[
