@@ -22,6 +22,7 @@ from neuroshell_orch.marks import mark
 from neuroshell_orch.runtimes import base, devices, dummy, files, genai_rest, mappings
 from neuroshell_orch.runtimes.genai_guidance import guidance, refusal
 from neuroshell_orch.runtimes.genai_kept import Keeper
+from neuroshell_orch.runtimes.genai_native import without_numpy
 from neuroshell_orch.runtimes.genai_open import open_model, open_tokenizer
 from neuroshell_orch.runtimes.genai_prompt import Template
 from neuroshell_orch.runtimes.genai_sampling import Chooser, Choosers, options_of
@@ -43,7 +44,7 @@ class GenaiRuntime:
     def __init__(self) -> None:
         import onnxruntime_genai  # noqa: PLC0415 - an import failure becomes the registry's sentence
 
-        self._og: Native = onnxruntime_genai
+        self._og: Native = without_numpy(onnxruntime_genai)
         self._folder = Path()
         self._model: Native = None
         self._tokenizer: Native = None

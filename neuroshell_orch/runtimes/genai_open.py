@@ -14,48 +14,39 @@ import sys
 import threading
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from neuroshell_orch.marks import mark
+from neuroshell_orch.runtimes.genai_native import POINTER, Interface, TokenizerCalls, Tokens, interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 Native: TypeAlias = Any
 """An object of onnxruntime_genai, which comes without types."""
 
-LIBRARY: Final = "libonnxruntime-genai.so"
-_CONDUIT: Final = "_pybind11_conduit_v1_"
-_POINTER: Final = ctypes.c_void_p
-
 
 def open_model(og: Native, folder: Path, device: str, overlay: dict[str, Any]) -> tuple[Native, Native]:
     """The model and the tokenizer in ``folder``, made side by side. Raises RuntimeError with genai's own words."""
-    library = Path(og.__file__).with_name(LIBRARY)
-    if not hasattr(og.Model, _CONDUIT) or not library.is_file():
+    native = interface(og)
+    if native is None:
         return _one_by_one(og, folder, device, overlay)
-    native = Interface(library)
-    model = _Made("model", partial(native.model, folder, device, overlay))
-    tokenizer = _Made("tokenizer", partial(native.tokenizer, folder))
-    import numpy  # noqa: F401, ICN001, PLC0415 - genai's bindings import it with the first tokens
-
+    model = _Made("model", partial(_model, native, folder, device, overlay))
+    tokenizer = _Made("tokenizer", partial(_tokenizer, native, folder))
     try:
         opened = Opened(og.Model, model.result(), native.free("Model"))
     except RuntimeError:
         with suppress(RuntimeError):
             native.free("Tokenizer")(tokenizer.result())
         raise
-    return opened, Opened(og.Tokenizer, tokenizer.result(), native.free("Tokenizer"))
+    return opened, Tokenizer(og, tokenizer.result(), native)
 
 
 def open_tokenizer(og: Native, folder: Path, model: Native) -> Native:
     """The tokenizer alone, of a model that is open; other threads go on meanwhile. Raises RuntimeError."""
-    library = Path(og.__file__).with_name(LIBRARY)
-    if not hasattr(og.Tokenizer, _CONDUIT) or not library.is_file():
-        return og.Tokenizer(model)
-    native = Interface(library)
-    return Opened(og.Tokenizer, native.tokenizer(folder), native.free("Tokenizer"))
+    native = interface(og)
+    return og.Tokenizer(model) if native is None else Tokenizer(og, _tokenizer(native, folder), native)
 
 
 def _one_by_one(og: Native, folder: Path, device: str, overlay: dict[str, Any]) -> tuple[Native, Native]:
@@ -68,6 +59,29 @@ def _one_by_one(og: Native, folder: Path, device: str, overlay: dict[str, Any]) 
     return model, og.Tokenizer(model)
 
 
+def _model(native: Interface, folder: Path, device: str, overlay: dict[str, Any]) -> int:
+    config = _new(native, "OgaCreateConfig", str(folder).encode())
+    try:
+        native.checked("OgaConfigClearProviders", POINTER)(config)
+        if device != "cpu":
+            native.checked("OgaConfigAppendProvider", POINTER, ctypes.c_char_p)(config, device.encode())
+        native.checked("OgaConfigOverlay", POINTER, ctypes.c_char_p)(config, json.dumps(overlay).encode())
+        return _new(native, "OgaCreateModelFromConfig", config)
+    finally:
+        native.free("Config")(config)
+
+
+def _tokenizer(native: Interface, folder: Path) -> int:
+    return _new(native, "OgaCreateTokenizerFromPath", str(folder).encode())
+
+
+def _new(native: Interface, name: str, argument: bytes | int) -> int:
+    made = POINTER()
+    takes = ctypes.c_char_p if isinstance(argument, bytes) else POINTER
+    native.checked(name, takes, ctypes.POINTER(POINTER))(argument, ctypes.byref(made))
+    return made.value or 0
+
+
 class Opened:
     """A native object that genai's Python functions take for one of ``kind``, and that has the methods of it."""
 
@@ -77,7 +91,7 @@ class Opened:
         self._free = free
 
     def _pybind11_conduit_v1_(self, _abi: bytes, _type: object, _kind: bytes) -> object:
-        return _capsule(self._pointer, None, None)
+        return _capsule(self._pointer)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever ``kind`` has
         found = getattr(self._kind, name)
@@ -86,6 +100,23 @@ class Opened:
     def __del__(self) -> None:
         if not sys.is_finalizing():
             self._free(self._pointer)
+
+
+class Tokenizer(Opened):
+    """A tokenizer whose tokens are lists."""
+
+    def __init__(self, og: Native, pointer: int, native: Interface) -> None:
+        super().__init__(og.Tokenizer, pointer, native.free("Tokenizer"))
+        self._calls = TokenizerCalls(native)
+
+    @property
+    def eos_token_ids(self) -> Tokens:
+        """The tokens that end an answer."""
+        return self._calls.ends(self._pointer)
+
+    def encode(self, text: str) -> Tokens:
+        """The tokens of ``text``. Raises RuntimeError."""
+        return self._calls.encode(self._pointer, text)
 
 
 class _Made:
@@ -114,57 +145,8 @@ class _Made:
         return self._pointer
 
 
-class Interface:
-    """The few functions of genai's C interface that loading needs. Each returns None, or a result with an error."""
-
-    def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))
-        self._text = self._function("OgaResultGetError", _POINTER, returns=ctypes.c_char_p)
-        self._forget = self._function("OgaDestroyResult", _POINTER, returns=None)
-
-    def model(self, folder: Path, device: str, overlay: dict[str, Any]) -> int:
-        """Load the graph and its weights."""
-        config = self._make("OgaCreateConfig", str(folder).encode())
-        try:
-            self._call("OgaConfigClearProviders", _POINTER(config))
-            if device != "cpu":
-                self._call("OgaConfigAppendProvider", _POINTER(config), device.encode())
-            self._call("OgaConfigOverlay", _POINTER(config), json.dumps(overlay).encode())
-            return self._make("OgaCreateModelFromConfig", _POINTER(config))
-        finally:
-            self.free("Config")(config)
-
-    def tokenizer(self, folder: Path) -> int:
-        """Load the tokenizer."""
-        return self._make("OgaCreateTokenizerFromPath", str(folder).encode())
-
-    def free(self, kind: str) -> Callable[[int], object]:
-        """What ends the life of such an object."""
-        destroy: Callable[[int], object] = self._function(f"OgaDestroy{kind}", _POINTER, returns=None)
-        return destroy
-
-    def _function(self, name: str, *takes: type, returns: type | None = _POINTER) -> Any:  # noqa: ANN401 - ctypes'
-        function = self._library[name]
-        function.argtypes, function.restype = takes, returns
-        return function
-
-    def _make(self, name: str, argument: bytes | ctypes.c_void_p) -> int:
-        made = _POINTER()
-        self._call(name, argument, ctypes.byref(made))
-        return made.value or 0
-
-    def _call(self, name: str, *arguments: Any) -> None:  # noqa: ANN401 - ctypes'
-        takes = [ctypes.c_char_p if isinstance(argument, bytes) else _POINTER for argument in arguments]
-        result = self._function(name, *takes)(*arguments)
-        if result:
-            text = self._text(result).decode("utf-8", "replace")
-            self._forget(result)
-            raise RuntimeError(text)
-
-
-def _capsule(pointer: int, name: bytes | None, destructor: None) -> object:
+def _capsule(pointer: int) -> object:
     make = ctypes.pythonapi.PyCapsule_New
-    make.restype = ctypes.py_object
-    make.argtypes = (_POINTER, ctypes.c_char_p, _POINTER)
-    capsule: object = make(pointer, name, destructor)
+    make.restype, make.argtypes = ctypes.py_object, (POINTER, ctypes.c_char_p, POINTER)
+    capsule: object = make(pointer, None, None)
     return capsule

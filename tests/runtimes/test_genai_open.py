@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 
 import onnxruntime_genai as og
 import pytest
 
-from neuroshell_orch.runtimes import genai_open
+from neuroshell_orch.runtimes import genai_native, genai_open
 from tests.support_tiny import tiny_genai_folder
 
 OVERLAY = {"model": {"decoder": {"session_options": {"intra_op_num_threads": 2}}}}
@@ -21,7 +24,8 @@ class Plain:
     """genai's module as a version without the conduit would be."""
 
     __file__ = og.__file__
-    Config, Tokenizer = og.Config, og.Tokenizer
+    __version__ = og.__version__
+    Config, Tokenizer, Generator = og.Config, og.Tokenizer, og.Generator
 
     @staticmethod
     def Model(config):  # noqa: N802 - genai's name
@@ -76,3 +80,53 @@ def test_what_is_opened_is_freed_once(folder):
     opened = genai_open.Opened(kind, 5, freed.append)
     del opened
     assert freed == [5]
+
+
+PLAIN_ANSWER = """
+import sys
+from neuroshell_orch.runtimes.genai import GenaiRuntime
+from neuroshell_orch.workers.protocol import ChatMessage, Generate, Load
+runtime = GenaiRuntime()
+runtime.standby()
+runtime.load(Load("m", "genai", sys.argv[1]))
+said = []
+wanted = Generate(1, [ChatMessage("user", "hi")], max_tokens=9)
+runtime.generate(wanted, lambda text, tokens, scores=None: said.append(text), lambda: False)
+assert said
+print("numpy" in sys.modules)
+"""
+
+
+def test_a_plain_answer_needs_no_numpy(folder):
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
+    command = [sys.executable, "-c", PLAIN_ANSWER, str(folder)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (result.stdout, result.returncode) == ("False\n", 0), result.stderr
+
+
+def test_generators_take_and_give_lists(folder):
+    module = genai_native.without_numpy(og)
+    model, tokenizer = genai_open.open_model(og, folder, "cpu", OVERLAY)
+    prompt = tokenizer.encode("hello wörld 🦊")
+    assert type(prompt) is genai_native.Tokens
+    assert prompt == og.Tokenizer(str(folder)).encode("hello wörld 🦊").tolist()
+    parameters = module.GeneratorParams(model)
+    parameters.set_search_options(max_length=40, do_sample=False)
+    ours, theirs = module.Generator(model, parameters), og.Generator(model, parameters)
+    ours.append_tokens(prompt)
+    theirs.append_tokens(prompt)
+    for _ in range(5):
+        ours.generate_next_token()
+        theirs.generate_next_token()
+        assert ours.get_next_tokens() == theirs.get_next_tokens().tolist()
+    assert ours.get_sequence(0).tolist() == theirs.get_sequence(0).tolist()
+    ours.rewind_to(3)
+    assert ours.token_count() == 3
+    with pytest.raises(RuntimeError, match=r"(?i)length|exceed"):
+        ours.append_tokens([1] * 100)
+
+
+def test_a_version_that_was_not_looked_at_is_used_as_it_is(monkeypatch):
+    assert genai_native.without_numpy(Plain) is Plain
+    monkeypatch.setattr(genai_native, "LOOKED_AT", ("0.1.",))
+    assert genai_native.without_numpy(og) is og
