@@ -57,11 +57,16 @@ async def test_cancelling_or_breaking_one_leaves_the_others_alone(world):
         assert (text, done.completion_tokens) == ("x y z " * 20, 60)
 
 
+async def until(fact):
+    async with asyncio.timeout(30):
+        while not fact():  # noqa: ASYNC110 - what comes in is not announced
+            await asyncio.sleep(0.001)
+
+
 async def test_nobody_reads_one_and_the_others_go_on(world):
     async with several(world) as worker, aclosing(ask(worker, "unread", max_tokens=0)) as unread:
         await anext(unread)
-        while not unread.full:
-            await asyncio.sleep(0.001)
+        await until(lambda: unread.full)
         text, _ = await asyncio.wait_for(read(ask(worker, "read", max_tokens=3 * HIGH)), 30)
         assert text == "read " * 3 * HIGH
         count = 0
@@ -75,10 +80,8 @@ async def test_a_held_answer_can_be_cancelled(world):
     async with several(world) as worker:
         async with aclosing(ask(worker, "unread", max_tokens=0)) as unread:
             await anext(unread)
-            while not unread.full:
-                await asyncio.sleep(0.001)
-        while not unread.complete:
-            await asyncio.sleep(0.001)
+            await until(lambda: unread.full)
+        await until(lambda: unread.complete)
         assert (await read(ask(worker, "a", max_tokens=1)))[0] == "a "
 
 
@@ -106,7 +109,7 @@ async def test_answers_cancelled_before_they_began(world):
 
 async def test_an_answer_is_held_at_one_mark_and_let_go_at_another():
     heard = []
-    answer = Answer(5, lambda job: heard.append(job), lambda job, held: heard.append((job, held)))
+    answer = Answer(5, heard.append, lambda job, held: heard.append((job, held)))
     for _ in range(HIGH + 3):
         answer.push(Piece(5, "x"))
     assert heard == [(5, True)]
