@@ -14,17 +14,20 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.marks import mark
 from neuroshell_orch.runtimes import base, devices, dummy, files, genai_rest, mappings
+from neuroshell_orch.runtimes.genai_batch import RowWriter, advance
 from neuroshell_orch.runtimes.genai_guidance import guidance, refusal
 from neuroshell_orch.runtimes.genai_kept import Keeper
 from neuroshell_orch.runtimes.genai_native import without_numpy
 from neuroshell_orch.runtimes.genai_open import open_model, open_tokenizer
 from neuroshell_orch.runtimes.genai_prompt import Template
+from neuroshell_orch.runtimes.genai_rows import Rows, open_rows
 from neuroshell_orch.runtimes.genai_sampling import Chooser, Choosers, options_of
 from neuroshell_orch.runtimes.genai_writer import Bench, Native, Pace, Writer
 from neuroshell_orch.workers.protocol import Done, Generate, Infer, Load, Loaded, Tensor
@@ -54,6 +57,9 @@ class GenaiRuntime:
         self._template: Template | None = None
         self._weights = mappings.Weights([])
         self._bench: Bench | None = None
+        self._rows: Rows | None = None
+        """Where several answers are written together."""
+        self._keep = True
 
     @property
     def _version(self) -> str:
@@ -82,17 +88,20 @@ class GenaiRuntime:
         self._context = min(load.context_length, declared) if load.context_length > 0 else declared
         threads = base.usable_threads(load.threads)
         device = devices.choose_device(load.options)
+        choosers = Choosers(self._og, self._folder, config, self._vocabulary)
+        open_on = partial(self._open, config, choosers, threads, load.parallel)
         try:
-            self._open(device, threads)
+            open_on(device)
         except RuntimeError as error:
             if device == "cpu" or load.options.get("device") == "cuda":
                 raise self._refused(error) from error
             sys.stderr.write(f"{load.model}: not usable with CUDA, using the processor instead: {error}\n")
             device = "cpu"
             try:
-                self._open(device, threads)
+                open_on(device)
             except RuntimeError as again:
                 raise self._refused(again) from again
+        self._keep = load.keep_prefix
         self._bench = Bench(
             self._og,
             self._model,
@@ -100,7 +109,7 @@ class GenaiRuntime:
             self._ends,
             self._vocabulary,
             self._context,
-            Choosers(self._og, self._folder, config, self._vocabulary),
+            choosers,
             Keeper(load.parallel, keep=load.keep_prefix),
             Pace(),
         )
@@ -112,9 +121,15 @@ class GenaiRuntime:
             can_hibernate=self._weights.can_hibernate(),
         )
 
-    def _open(self, device: str, threads: int) -> None:
-        overlay = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
-        self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay)
+    def _open(self, config: Any, choosers: Choosers, threads: int, parallel: int, device: str) -> None:  # noqa: ANN401
+        if parallel > 1 and device == "cpu":
+            self._rows = open_rows(self._folder, config, threads, parallel, self._context)
+        if self._rows is not None:
+            self._model = choosers.model()
+            self._tokenizer = self._og.Tokenizer(self._model)
+        else:
+            overlay = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
+            self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay)
         self._ends = frozenset(int(number) for number in self._tokenizer.eos_token_ids)
         self._template = Template(self._tokenizer)
 
@@ -130,6 +145,8 @@ class GenaiRuntime:
         """Give the weights back, and all else that a model can do without while nobody asks it."""
         if self._bench is not None:
             self._bench.keeper.drop()
+        if self._rows is not None:
+            self._rows.drop()
         genai_rest.shrink(self._og, self._model)
         self._weights.trim()
         if self._weights.grown() > genai_rest.KEPT and self._template is not None and self._bench is not None:
@@ -178,10 +195,14 @@ class GenaiRuntime:
         prompt = self._checked(self._template.encode(request), context)
         limit = min(context, len(prompt) + request.max_tokens) if request.max_tokens > 0 else context
         chooser = self._guided(self._bench, request, limit)
-        return Writer(self._bench, request, prompt, limit, emit, cancelled, chooser, started)
+        made = (self._bench, request, prompt, limit, emit, cancelled, chooser, started)
+        return Writer(*made) if self._rows is None else RowWriter(*made, self._rows, keep=self._keep)
 
     def advance(self, streams: Sequence[Writer]) -> None:
         """One step of each."""
+        if self._rows is not None:
+            advance(self._rows, [writer for writer in streams if isinstance(writer, RowWriter)])
+            return
         alone = len(streams) == 1
         for writer in streams:
             writer.step(alone=alone)

@@ -32,12 +32,16 @@ class Kept(NamedTuple):
 
     def shared(self, prompt: list[int]) -> int:
         """How many tokens at the beginning of ``prompt`` it need not read again."""
-        most = min(len(self.tokens), len(prompt) - NEW)
-        tokens = self.tokens
-        for at in range(most):
-            if tokens[at] != prompt[at]:
-                return at
-        return max(most, 0)
+        return shared_by(self.tokens, prompt)
+
+
+def shared_by(tokens: list[int], prompt: list[int]) -> int:
+    """How many tokens ``prompt`` shares with ``tokens`` at the beginning, but for those that are computed anyway."""
+    most = min(len(tokens), len(prompt) - NEW)
+    for at in range(most):
+        if tokens[at] != prompt[at]:
+            return at
+    return max(most, 0)
 
 
 class Keeper:

@@ -105,10 +105,14 @@ class Choosers:
     def chooser(self, size: int, options: Options, held_to: Guidance | None = None) -> Chooser:
         """One for a sequence of at most ``size`` tokens. Raises RuntimeError where the grammar cannot be made."""
         with _silent() if held_to is not None else nullcontext():
-            if self._model is None:
-                self._model = self._open()
-            made = generator(self._og, self._model, size, options, held_to)
+            made = generator(self._og, self.model(), size, options, held_to)
         return Chooser(made, guided=held_to is not None)
+
+    def model(self) -> Native:
+        """Genai's model of the graph that computes nothing; its tokenizer is the real one."""
+        if self._model is None:
+            self._model = self._open()
+        return self._model
 
     def _open(self) -> Native:
         config = self._og.Config(str(dummy.FOLDER))

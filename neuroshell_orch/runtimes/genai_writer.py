@@ -14,6 +14,7 @@ or the generator was made for another answer, a chooser does (see ``genai_sampli
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from neuroshell_orch.errors import OrchError
@@ -124,13 +125,21 @@ class Writer:
 
     def step(self, *, alone: bool) -> None:
         """Go on a little. Every failure ends in ``done``."""
+        if self._cancelled():
+            self._finish("cancelled")
+        elif self._at < len(self._tokens):
+            self._guarded(partial(self._take_in, alone=alone))
+        else:
+            self._guarded(self._write)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it is to be ended."""
+        return self._cancelled()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            if self._cancelled():
-                self._finish("cancelled")
-            elif self._at < len(self._tokens):
-                self._take_in(alone=alone)
-            else:
-                self._write()
+            work()
         except RuntimeError as error:
             self._fail(f"The runtime failed in the middle of an answer: {error}", "Ask again.")
         except MemoryError:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuroshell_orch.runtimes import genai_writer
+from neuroshell_orch.runtimes import genai_rows, genai_writer
 from neuroshell_orch.runtimes.genai import GenaiRuntime
 from neuroshell_orch.runtimes.genai_kept import LEAST, NEW, Keeper, Kept
 from neuroshell_orch.runtimes.genai_writer import Pace
@@ -29,15 +30,20 @@ def loaded(folder, **options):
     return runtime
 
 
+@pytest.fixture(scope="module", params=[1, 3], ids=["one", "three at once"])
+def parallel(request):
+    return request.param
+
+
 @pytest.fixture
-def runtime(folder):
-    return loaded(folder)
+def runtime(folder, parallel):
+    return loaded(folder, parallel=parallel)
 
 
 @pytest.fixture(scope="module")
-def forgetful(folder):
+def forgetful(folder, parallel):
     """The peer: it keeps nothing."""
-    return loaded(folder, keep_prefix=False)
+    return loaded(folder, parallel=parallel, keep_prefix=False)
 
 
 def answer(runtime, text=LONG, cancel_after=None, **options):
@@ -113,12 +119,18 @@ def test_whatever_the_answer_is_held_to(runtime, forgetful, options):
 def test_what_a_cancelled_one_has_read_is_kept(runtime, forgetful, monkeypatch):
     for bound in ("FIRST", "LEAST", "MOST"):
         monkeypatch.setattr(Pace, bound, 6)
-    _, done = answer(runtime, cancel_after=3)
-    assert done.reason == "cancelled"
-    written, done = answer(runtime)
-    assert (written, done.cached_tokens) == (answer(forgetful)[0], 18)
-    _, done = answer(runtime, cancel_after=7)
-    assert answer(runtime)[0] == written
+    stop = False
+    for steps in (3, 9):
+        request = Generate(1, [ChatMessage("user", LONG)], max_tokens=20, temperature=0)
+        stop, writer = False, runtime.begin(request, lambda *_: None, lambda: stop)
+        for _ in range(steps):
+            runtime.advance([writer])
+        stop = True
+        runtime.advance([writer])
+        assert writer.done.reason == "cancelled"
+        written, done = answer(runtime)
+        assert written == answer(forgetful)[0]
+        assert done.cached_tokens == (18 if steps == 3 else done.prompt_tokens - NEW)
 
 
 def test_an_answer_that_outgrows_its_room(runtime, forgetful, monkeypatch):
@@ -144,8 +156,12 @@ def test_nothing_is_kept_where_that_is_not_wanted(forgetful):
     assert answer(forgetful)[1].cached_tokens == 0
 
 
-def test_answers_side_by_side(folder, forgetful):
+@pytest.mark.parametrize("together", [True, False], ids=["in one pass", "in turns"])
+def test_answers_side_by_side(folder, together, monkeypatch):
+    if not together:
+        monkeypatch.setattr(genai_rows, "_ATTENTION", b"another form of graph")
     runtime = loaded(folder, parallel=3)
+    assert (runtime._rows is not None) == together
     texts = [LONG, "hello", LONG + "again", "the lazy dog " * 5]
     for _ in range(2):
         pieces = [[] for _ in texts]
@@ -161,9 +177,12 @@ def test_answers_side_by_side(folder, forgetful):
         while live := [writer for writer in writers if writer.done is None]:
             runtime.advance(live)
             order += [writers.index(writer) for writer in live if writer.done is not None]
-        assert order == sorted(order), "the shortest ends first"
+        assert sorted(order) == [0, 1, 2, 3]
+        if not together:
+            assert order == [0, 1, 2, 3], "the shortest ends first"
+        alone = loaded(folder, parallel=3, keep_prefix=False)
         for n, text in enumerate(texts):
-            assert "".join(pieces[n]) == answer(forgetful, text, max_tokens=10 + 5 * n)[0]
+            assert "".join(pieces[n]) == answer(alone, text, max_tokens=10 + 5 * n)[0]
     assert any(writer.done.cached_tokens for writer in writers)
 
 
@@ -228,3 +247,75 @@ def test_the_context_is_never_exceeded(runtime):
     for _ in range(2):
         _, done = answer(runtime, max_tokens=0)
         assert done.prompt_tokens + done.completion_tokens <= CONTEXT
+
+
+def test_answers_come_and_go_in_the_middle_of_others(folder):
+    """Rows are taken over, moved and filled again; each answer is what it is alone."""
+    runtime, alone = loaded(folder, parallel=3), loaded(folder, parallel=3, keep_prefix=False)
+    random = Random(5)
+    texts = [f"{LONG[: random.randrange(5, 80)]} {n % 4}" for n in range(14)]
+    options = [{"max_tokens": random.randrange(2, 40), "temperature": n % 3 / 2, "seed": n} for n in range(14)]
+    waiting, live, pieces = list(range(14)), {}, {n: [] for n in range(14)}
+    stopped = set()
+    while waiting or live:
+        while waiting and len(live) < 3 and random.random() < 0.6:
+            n = waiting.pop(0)
+            live[n] = runtime.begin(
+                Generate(n, [ChatMessage("user", texts[n])], **options[n]),
+                lambda text, *_, to=pieces[n]: to.append(text),
+                lambda n=n: n in stopped,
+            )
+        if random.random() < 0.02 and live:
+            stopped.add(random.choice(list(live)))
+        if live:
+            runtime.advance([writer for n, writer in live.items() if n % 5 or random.random() < 0.7])
+        for n, writer in list(live.items()):
+            if writer.done is not None:
+                del live[n]
+                expected, done = answer(alone, texts[n], **options[n])
+                if writer.done.reason == "cancelled":
+                    assert expected.startswith("".join(pieces[n]))
+                else:
+                    assert ("".join(pieces[n]), writer.done.completion_tokens) == (expected, done.completion_tokens)
+    assert stopped
+
+
+def test_a_row_grows_with_its_text(folder, monkeypatch):
+    expected, done = answer(loaded(folder, parallel=2), max_tokens=0)
+    monkeypatch.setattr(genai_rows, "_SMALLEST", 8)
+    runtime = loaded(folder, parallel=2)
+    assert answer(runtime, max_tokens=0)[0] == expected
+    assert runtime._rows._length == CONTEXT
+    assert done.prompt_tokens + done.completion_tokens <= CONTEXT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["search"].pop("past_present_share_buffer"),
+        lambda c: c["search"].update(past_present_share_buffer=False),
+        lambda c: c["model"]["decoder"].update(sliding_window={"window_size": 4}),
+        lambda c: c["model"]["decoder"]["inputs"].pop("past_key_names"),
+        lambda c: c["model"].pop("decoder"),
+        lambda c: c.clear(),
+    ],
+)
+def test_graphs_of_another_form_are_driven_by_genai(folder, change):
+    config = json.loads((folder / "genai_config.json").read_text())
+    assert genai_rows.form_of(config) is not None
+    change(config)
+    assert genai_rows.form_of(config) is None
+
+
+def test_a_pass_that_fails_ends_its_answers_and_no_other(folder, monkeypatch):
+    runtime = loaded(folder, parallel=2)
+    writers = [
+        runtime.begin(Generate(n, [ChatMessage("user", LONG)], max_tokens=5), lambda *_: None, lambda: False)
+        for n in range(2)
+    ]
+    monkeypatch.setattr(runtime._rows, "_form", runtime._rows._form._replace(mask="nonsense"))
+    while any(writer.done is None for writer in writers):
+        runtime.advance([writer for writer in writers if writer.done is None])
+    assert [writer.done.problem for writer in writers] == ["answer-failed"] * 2
+    monkeypatch.undo()
+    assert answer(runtime)[1].reason in {"stop", "length"}
