@@ -81,6 +81,6 @@ async def read(answer):
 
 async def until(fact):
     """Wait for a fact about another process."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not fact():  # noqa: ASYNC110
             await asyncio.sleep(0.002)

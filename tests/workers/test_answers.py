@@ -11,7 +11,7 @@ from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.answer import HIGH, LOW, Answer
 from neuroshell_orch.workers.protocol import Done, Load, Piece
 from tests.support_fake import fake_environment, fake_model
-from tests.workers.conftest import ask, read
+from tests.workers.conftest import ask, read, until
 
 pytestmark = pytest.mark.anyio
 
@@ -55,12 +55,6 @@ async def test_cancelling_or_breaking_one_leaves_the_others_alone(world):
             await read(ask(worker, "refuse"))
         text, done = await other
         assert (text, done.completion_tokens) == ("x y z " * 20, 60)
-
-
-async def until(fact):
-    async with asyncio.timeout(30):
-        while not fact():  # noqa: ASYNC110 - what comes in is not announced
-            await asyncio.sleep(0.001)
 
 
 async def test_nobody_reads_one_and_the_others_go_on(world):
