@@ -32,5 +32,7 @@ class FakeEncoder(FakeRuntime):
             raise OrchError("prompt-too-long", f"An input has more than {most} words.", "Shorten it.")
         vectors = [[len(text), min(count, most), 1] for text, count in zip(inputs, words, strict=True)]
         size = request.dimensions or SIZE
+        if size > SIZE:
+            raise OrchError("unsupported", f"There are no vectors of {size} dimensions.", f"It has {SIZE}.")
         data = np.array(vectors, "<f4")[:, :size].tobytes()
         return Embedded(request.job, size, data, sum(min(count, most) for count in words))

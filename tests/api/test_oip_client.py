@@ -1,6 +1,6 @@
 """The unmodified ``tritonclient`` against a socket-activated daemon: over TCP and the unix socket.
 
-The client has no transport for unix sockets; there it makes the request's body and reads the answer's.
+The client has no transport for unix sockets, so that there somebody passes on what it says: a few lines of socat.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from neuroshell_orch.api import tokens
+from tests.api.support_forward import passed_on
 from tests.api.support_oip import HEADER, TwoSockets, exchange, identity, simple
 
 SCRIPT = Path(__file__).with_name("triton_examples.py")
@@ -35,18 +36,22 @@ def both(xdg):
     assert "never retrieved" not in log
 
 
-@pytest.mark.parametrize("mode", ["sync", "aio"])
-def test_the_documented_examples_over_tcp(both, mode):
-    command = [
-        sys.executable,
-        str(SCRIPT),
-        mode,
-        f"127.0.0.1:{both.port}",
-        tokens.create("examples", None, None),
-        str(os.getpid()),
-    ]
+def run_examples(mode, port, token):
+    command = [sys.executable, str(SCRIPT), mode, f"127.0.0.1:{port}", token, str(os.getpid())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("mode", ["sync", "aio"])
+def test_the_documented_examples_over_tcp(both, mode):
+    run_examples(mode, both.port, tokens.create("examples", None, None))
+
+
+@pytest.mark.parametrize("mode", ["sync", "aio"])
+def test_the_documented_examples_over_the_unix_socket(both, mode):
+    with passed_on(both.path) as port:
+        run_examples(mode, port, "none is needed")
+    assert not tokens.path().exists()
 
 
 def test_bodies_of_the_client_over_the_unix_socket(both):
