@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """``first``: seconds from connecting to the first token. ``rate``: tokens a second after it."""
+    """``first``: seconds from connecting to the first token. ``rate``: tokens a second after it.
+
+    ``tokens`` of the answer, and ``cached`` ones of the prompt, as the usage says.
+    """
 
     first: float
     rate: float
     text: str
+    tokens: int = 0
+    cached: int = 0
 
 
 def raw(
@@ -66,7 +71,7 @@ class Tail(Protocol):
 
 def read(sock: socket.socket, began: float, service: Tail, midway: int, then: Callable[[], None] | None) -> Answer:
     """One answer's stream to its end; ``then`` is called after ``midway`` pieces. Raises BenchError."""
-    held, everything, pieces, first, last, tokens = b"", b"", [], 0.0, 0.0, 0
+    held, everything, pieces, first, last, tokens, cached = b"", b"", [], 0.0, 0.0, 0, 0
     while chunk := sock.recv(65536):
         everything += chunk
         # An event is one line in one chunk; the lines of HTTP's own framing do not begin with "data:".
@@ -75,7 +80,9 @@ def read(sock: socket.socket, began: float, service: Tail, midway: int, then: Ca
             if not line.startswith(b"data: {"):
                 continue
             event = json.loads(line[6:])
-            tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
+            usage = event.get("usage") or {}
+            tokens = usage.get("completion_tokens", tokens)
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", cached)
             text = event["choices"][0]["delta"].get("content") if event.get("choices") else None
             if text:
                 last = time.perf_counter()
@@ -85,7 +92,8 @@ def read(sock: socket.socket, began: float, service: Tail, midway: int, then: Ca
                     then()
     if not everything.startswith(b"HTTP/1.1 200") or not everything.endswith(b"0\r\n\r\n") or not pieces:
         raise BenchError(f"the ask failed: {everything.decode(errors='replace')[-500:]} {service.tail()}")
-    return Answer(first - began, (tokens - 1) / (last - first) if last > first else 0.0, "".join(pieces))
+    rate = (tokens - 1) / (last - first) if last > first else 0.0
+    return Answer(first - began, rate, "".join(pieces), tokens, cached)
 
 
 def by_command(service: Orchestrator, prompt: str, limit: int) -> tuple[float, str]:

@@ -92,6 +92,12 @@ class Orchestrator:
         text = "".join(f"{key}={value}\n" for key, value in lines.items())
         (self.config / "nsorch.conf").write_text(f"[Orchestrator]\n{text}")
 
+    def model_keys(self, **keys: str) -> None:
+        """Further keys of the model; before the daemon is started."""
+        folder = self.config / "models.d" / f"{self.model}.conf.d"
+        folder.mkdir()
+        (folder / "90-bench.conf").write_text("[Model]\n" + "".join(f"{key}={value}\n" for key, value in keys.items()))
+
     def _drop_in(self, name: str, keys: dict[str, str]) -> None:
         folder = self.config / "modes.d" / f"{self.mode}.conf.d"
         folder.mkdir(parents=True)
