@@ -34,6 +34,8 @@ class Accounts:
     ) -> None:
         self.costs = Costs(folder)
         self.gpus: list[Gpu] = []
+        self.wanted: set[str] = set()
+        """Models whose cost was looked up, since somebody asked for them."""
         self._settings = settings
         self._post = post
         self._tasks: set[asyncio.Task[None]] = set()
@@ -43,6 +45,13 @@ class Accounts:
         usable = self.gpus and model.device != "cpu"
         gpu = self.gpus[0].name if usable else None
         return self.costs.cost(artefact, model.path, model.context_length, gpu, model.parallel)
+
+    def want(self, name: str) -> None:
+        """Somebody is about to ask for ``name``: the engine hears before that what it costs."""
+        model = None if name in self.wanted else self._settings(name)
+        if model is not None:
+            self.wanted.add(name)
+            self._post(msg.Costed(name, self.cost(model, artefact_of(model))))
 
     def measured(
         self, name: str, warmth: Warmth, size: int, wake: tuple[Warmth, float] | None = None, pid: int | None = None

@@ -7,12 +7,12 @@ and the configuration never sees the core. Decides nothing and touches nothing b
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from neuroshell_orch.config.values import UNLIMITED, Percent
-from neuroshell_orch.core.budget import RAM
+from neuroshell_orch.core.budget import RAM, Cost
 from neuroshell_orch.core.messages import Limits, Plan
 from neuroshell_orch.core.modes import Parameters
 from neuroshell_orch.workers.protocol import Load
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
     from neuroshell_orch.config.load import Configuration
     from neuroshell_orch.config.schema import ModelSettings, ModeSettings
-    from neuroshell_orch.core.budget import Cost
     from neuroshell_orch.desktop.gpu import Gpu
 
 
 HIBERNATING = frozenset({"hibernate", "adaptive"})
 """The policies that have a use for weights that can be given back."""
+
+
+_UNASKED: Final = frozenset({"persistent", "adaptive"})
+"""The policies that load a model before anybody asks for it."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -71,11 +74,17 @@ def prepares(configuration: Configuration, name: str) -> str:
     return "make" if wanted == "yes" else "never"
 
 
-def plans_of(configuration: Configuration, cost: Callable[[ModelSettings, str], Cost]) -> dict[str, Plan]:
+def plans_of(
+    configuration: Configuration,
+    cost: Callable[[ModelSettings, str], Cost],
+    wanted: Callable[[str], bool] = lambda _name: True,
+) -> dict[str, Plan]:
     """A plan for each registered model; ``cost`` says what one takes, given its artefact.
 
     Loaded at start, where the mode is persistent, are the default model and each model that was given that mode by
     name; all others would stay once they were asked, but a folder full of models must not fill the memory at login.
+    What a model costs is looked up where it may be loaded unasked or is ``wanted``: it takes reading its files, and a
+    thousand models that nobody asks for would be most of a start.
     """
     settings = configuration.settings
     plans: dict[str, Plan] = {}
@@ -90,7 +99,7 @@ def plans_of(configuration: Configuration, cost: Callable[[ModelSettings, str], 
             timeout,
             parallel=model.parallel,
             eager=eager,
-            cost=cost(model, artefact),
+            cost=cost(model, artefact) if mode.policy in _UNASKED or wanted(name) else Cost(),
         )
     return plans
 

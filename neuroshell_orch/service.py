@@ -319,7 +319,7 @@ class Service:
 
     def _replan(self) -> None:
         """Give the engine the plans and limits of the configuration in force."""
-        plans = plans_of(self.configuration, self.accounts.cost)
+        plans = plans_of(self.configuration, self.accounts.cost, self.accounts.wanted.__contains__)
         self.engine.post(msg.Configured(plans, limits_of(self.configuration, self.accounts.gpus)))
 
     # ---- callbacks ----
@@ -330,6 +330,7 @@ class Service:
     def _arriving(self, model: str) -> None:
         """Somebody asks. A model whose load failed is tried again at once if its file is another one now."""
         self.habits.asked()
+        self.accounts.want(model)
         settings = self.configuration.models.get(model)
         if settings is not None and self._failing.replaced(model, settings.path):
             self.engine.post(msg.Forgive(model))
