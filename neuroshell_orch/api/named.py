@@ -1,7 +1,8 @@
 """A name for every request: taken from ``X-Request-Id`` or given, sent back, and said in the journal.
 
-Owns the outermost layer of the application, so that errors and refusals have the name as well. The journal hears of
-failures; of all requests only with LogLevel=debug. Never given a body. Must not know routes or who may call.
+Owns the outermost layer of the application, so that errors and refusals have the name as well, and so has each line of
+the journal that is said on behalf of a request. The journal hears of failures; of all requests only at LogLevel=debug.
+Never given a body. Must not know routes or who may call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 HEADER: Final = b"x-request-id"
 _TAKEN: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 """What a client may call its request; anything else gets a name of ours, since it is written into headers and logs."""
+_PREFIXES: Final = frozenset({"v1", "v2", "api", "orch"})
 
 
 class Named:
@@ -39,6 +41,7 @@ class Named:
         if _TAKEN.fullmatch(name) is None:
             name = f"{self._prefix}-{next(self._numbers):x}".encode()
         began, status = time.monotonic(), 499
+        journal.REQUEST.set(name.decode())
 
         async def tagged(message: Message) -> None:
             nonlocal status
@@ -50,20 +53,20 @@ class Named:
         try:
             await self._app(scope, receive, tagged)
         finally:
-            path = _shown(scope)
+            path = _shown(scope, status)
             journal.log(
                 journal.WARNING if status >= 500 else journal.DEBUG,
                 f"{scope['method']} {path}: {status} after {time.monotonic() - began:.3f} s",
-                request=name.decode(),
                 status=status,
             )
 
 
-def _shown(scope: Scope) -> str:
+def _shown(scope: Scope, status: int) -> str:
     """The path without anything that only the client knows the meaning of."""
-    if "endpoint" not in scope:
-        return "(no such path)"
     path: str = scope["path"]
+    if "endpoint" not in scope:  # there is none, or the request was answered before anybody looked
+        prefix = path.split("/")[1] if "/" in path else ""
+        return f"/{prefix}/…" if status != 404 and prefix in _PREFIXES else "(no such path)"
     for key, value in scope.get("path_params", {}).items():
         path = path.replace(str(value), f"{{{key}}}")
     return path

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from neuroshell_orch.api.limits import take_seat
 from neuroshell_orch.api.ollama_names import instant
 from neuroshell_orch.api.openai_voices import ChatVoice
-from neuroshell_orch.api.problems import body_of, encode, json_response
+from neuroshell_orch.api.problems import encode, failed_midway, json_response
 from neuroshell_orch.api.requests import while_connected
 from neuroshell_orch.api.streams import Stream
 from neuroshell_orch.errors import OrchError
@@ -126,7 +126,7 @@ class _Telling:
                     said = await anext(rest, None)
                 raise _unfinished()
             except OrchError as error:
-                yield line(body_of("/api", error))
+                yield line(failed_midway("/api", error))
 
     async def whole(self, answer: AsyncGenerator[Piece | Done, None]) -> dict[str, Any]:
         """All of it at once."""

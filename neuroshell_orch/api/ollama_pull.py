@@ -13,7 +13,7 @@ from neuroshell_orch.api.limits import take_seat
 from neuroshell_orch.api.ollama_answer import NDJSON, line
 from neuroshell_orch.api.ollama_models import SMALL, Named
 from neuroshell_orch.api.ollama_names import among
-from neuroshell_orch.api.problems import body_of, json_response
+from neuroshell_orch.api.problems import failed_midway, json_response
 from neuroshell_orch.api.requests import read_json, while_connected
 from neuroshell_orch.api.streams import Stream
 from neuroshell_orch.errors import OrchError
@@ -84,7 +84,7 @@ async def _lines(entry: Entry, steps: AsyncGenerator[Step | Pulled, None]) -> As
                     stage = step.stage
                     yield line(shown)
     except OrchError as error:
-        yield line(body_of("/api", error))
+        yield line(failed_midway("/api", error))
         return
     yield line({"status": "writing manifest"})
     yield line({"status": "success"})

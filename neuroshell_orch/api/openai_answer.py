@@ -14,7 +14,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from neuroshell_orch.api.limits import take_seat
-from neuroshell_orch.api.problems import body_of, encode, json_response
+from neuroshell_orch.api.problems import encode, failed_midway, json_response
 from neuroshell_orch.api.progress import comments, shortly
 from neuroshell_orch.api.requests import while_connected
 from neuroshell_orch.api.streams import Stream
@@ -187,7 +187,7 @@ async def _stream(
                     yield event
                 said = await anext(rest, None)
         except OrchError as error:
-            yield _event(body_of("/v1", error))
+            yield _event(failed_midway("/v1", error))
             return
     if job.usage:
         yield _event({**head, "choices": [], **_figures(service, job, ends)})

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.sd import journal
 
 RETRY_SECONDS: Final = "5"
 
@@ -47,6 +48,13 @@ def body_of(path: str, error: OrchError) -> dict[str, Any]:
     if path.startswith(("/v2", "/api")):
         return {"error": str(error), "problem": error.problem, "hint": error.hint}
     return {"problem": error.problem, "message": error.message, "hint": error.hint}
+
+
+def failed_midway(path: str, error: OrchError) -> dict[str, Any]:
+    """The error as the end of an answer whose status was sent long ago; the journal hears of it here."""
+    priority = journal.WARNING if error.kind.status >= 500 else journal.DEBUG
+    journal.log(priority, f"An answer ended in the middle: {error.problem}", problem=error.problem)
+    return body_of(path, error)
 
 
 def problem_response(path: str, error: OrchError) -> Response:

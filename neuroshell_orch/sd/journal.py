@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from contextvars import ContextVar
 from enum import IntEnum
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
@@ -62,6 +63,9 @@ MESSAGE_IDS: Final[dict[str, str]] = {
 }
 """What each id stands for. A new one needs an entry in ``systemd/nsorch.catalog``; a test compares them."""
 
+REQUEST: Final[ContextVar[str | None]] = ContextVar("request", default=None)
+"""The id of the request on whose behalf something is said; every line of its context has it."""
+
 
 class _Output:
     """Where lines go. One per process; ``configure`` fills it."""
@@ -96,6 +100,9 @@ def log(priority: int, message: str, *, message_id: str | None = None, **fields:
     """
     if priority > _Output.level:
         return
+    request = REQUEST.get()
+    if request is not None:
+        fields.setdefault("request", request)
     if _Output.send is not None:
         entry = [f"MESSAGE={message}", f"PRIORITY={int(priority)}", f"SYSLOG_IDENTIFIER={IDENTIFIER}"]
         if message_id is not None:
@@ -105,9 +112,9 @@ def log(priority: int, message: str, *, message_id: str | None = None, **fields:
         try:
             _Output.send(*entry)
         except OSError:
-            _plain(message)
+            _plain(message, request)
         return
-    _plain(message)
+    _plain(message, request)
 
 
 def _field(name: str) -> str:
@@ -123,8 +130,8 @@ def _caller(frame: object) -> list[str]:
     return [f"CODE_FILE={code.co_filename}", f"CODE_LINE={caller.f_lineno}", f"CODE_FUNC={code.co_qualname}"]
 
 
-def _plain(message: str) -> None:
-    line = " ".join(message.splitlines())
+def _plain(message: str, request: str | None) -> None:
+    line = " ".join(message.splitlines()) + (f" [{request}]" if request else "")
     try:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()

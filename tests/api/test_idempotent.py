@@ -251,7 +251,9 @@ def test_an_answer_that_is_too_long_is_given_and_not_kept(manager):
 def test_a_key_belongs_to_its_token(both):  # noqa: F811
     body = chat("a b")
     secrets = [test_tokens.tokens.create(name, None, None) for name in ("one", "two")]
-    answers = [call(both, "POST", CHAT, secret, body, Idempotency_Key="k") for secret in (*secrets, *secrets)]
+    names = {"idempotency_key": "k", "x_request_id": "mine"}
+    answers = [call(both, "POST", CHAT, secret, body, **names) for secret in (*secrets, *secrets)]
+    assert {headers["X-Request-Id"] for _, headers, _ in answers} == {"mine"}  # over TCP as over the unix socket
     assert [headers["Idempotent-Replayed"] for _, headers, _ in answers] == [None, None, "true", "true"]
     assert answers[0][2] == answers[2][2] != answers[1][2] == answers[3][2]
     assert post(both, CHAT, body, "k")[1]["Idempotent-Replayed"] is None

@@ -67,7 +67,43 @@ def test_a_failure_is_in_the_journal_with_its_id(monkeypatch):
     ((priority, text, fields),) = said
     assert priority == journal.WARNING
     assert text.startswith("GET /v2: 503 after")
-    assert fields == {"request": "mine", "status": 503}
+    assert fields == {"status": 503}
+
+
+def test_whatever_is_said_for_a_request_has_its_id_as_a_field(monkeypatch):
+    entries = []
+    monkeypatch.setattr(journal._Output, "send", lambda *lines: entries.append(lines))
+
+    async def app(scope, receive, send):
+        journal.log(journal.NOTICE, "by the way")
+        await asyncio.create_task(later())
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+
+    async def later():
+        journal.log(journal.NOTICE, "aside")
+
+    async def send(message):
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": "/orch/x", "headers": [(b"x-request-id", b"mine")]}
+    asyncio.run(named.Named(app)(scope, None, send))
+    journal.log(journal.NOTICE, "of nobody's")
+    shown = [{line.split("=")[0]: line for line in lines} for lines in entries]
+    assert [entry.get("NSORCH_REQUEST") for entry in shown] == [*["NSORCH_REQUEST=mine"] * 3, None]
+    assert shown[2]["MESSAGE"].startswith("MESSAGE=GET /orch/…: 500 after")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])
+def test_a_worker_that_dies_is_in_the_journal_with_the_id_of_the_request(manager, path, stream):
+    manager.model(tokens=5, die_after=2)
+    manager.start()
+    body = {"model": "fake", "messages": chat("secretprompt")["messages"], "stream": stream}
+    status, name = call(manager, path, "POST", json.dumps(body), x_request_id="mine")
+    assert (status, name) == (200 if stream else 503, "mine")
+    said = wait_until(lambda: [line for line in manager.log.read_text().splitlines() if line.endswith(" [mine]")])
+    assert said[0].startswith("An answer ended in the middle: worker-died" if stream else f"POST {path}: 503 after")
+    assert "secretprompt" not in manager.log.read_text()
 
 
 def test_what_went_well_is_not_in_the_journal(manager):
