@@ -57,7 +57,9 @@ def page() -> str:
             parts.append("\n".join(_operation(operation, shown, schemas, inline)))
     parts.append(_problems())
     parts.append("## Types\n")
-    parts += ["\n".join(_type(name, schemas[name])) for name in sorted(schemas) if name not in inline]
+    asked = _reached(inline, schemas)
+    left = [name for name in sorted(schemas) if name not in inline]
+    parts += ["\n".join(_type(name, schemas[name], asked=name in asked)) for name in left]
     return "\n".join(parts)
 
 
@@ -125,14 +127,37 @@ def _problems() -> str:
     return "\n".join([*lines, ""])
 
 
-def _type(name: str, schema: dict[str, Any]) -> Iterator[str]:
+def _reached(names: set[str], schemas: dict[str, Any]) -> set[str]:
+    """The types that ``names`` are made of."""
+    found, left = set(names), list(names)
+    while left:
+        inner = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(schemas[left.pop()]))) - found
+        found |= inner
+        left += inner
+    return found
+
+
+def _type(name: str, schema: dict[str, Any], *, asked: bool) -> Iterator[str]:
     yield f"### {name}\n"
     yield f"{schema['description']}\n"
     if schema["properties"]:
-        yield from _fields(schema)
+        yield from _fields(schema) if asked else _told(schema)
+
+
+def _told(schema: dict[str, Any]) -> Iterator[str]:
+    """The fields of an answer."""
+    yield "| field | type | | |"
+    yield "|---|---|---|---|"
+    for name, field in schema["properties"].items():
+        always = name in schema["required"] or "default" in field
+        null = " or null" if {"type": "null"} in field.get("anyOf", []) else ""
+        when = "" if always else "not always there"
+        yield f"| `{name}` | {_kind(field)}{null} | {when} | {_cell(field.get('description', ''))} |"
+    yield ""
 
 
 def _fields(schema: dict[str, Any]) -> Iterator[str]:
+    """The fields of a request."""
     yield "| field | type | default | |"
     yield "|---|---|---|---|"
     needs = set(schema["required"])
