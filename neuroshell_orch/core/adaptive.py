@@ -15,8 +15,8 @@ from neuroshell_orch.core.warmth import Warmth
 
 LEAST: Final = 3
 """Gaps that must have been seen; before that the model stays hot for IdleSec=."""
-WORTH: Final = 1.2
-"""How many times IdleSec= of being hot one cold start is worth. From 1.1 to 1.3 the simulated traces say the same."""
+WORTH: Final = 1.1
+"""How many times IdleSec= of being hot one cold start is worth. From 1.0 to 1.2 the simulated traces say the same."""
 
 
 class Decision(NamedTuple):

@@ -98,6 +98,13 @@ class Result(NamedTuple):
         return self.waits[min(len(self.waits) - 1, int(part * len(self.waits)))]
 
 
+def together(results: Iterable[Result]) -> Result:
+    """Several runs as one."""
+    found = list(results)
+    asks, cold, woken, held = (sum(getattr(one, name) for one in found) for name in ("asks", "cold", "woken", "held"))
+    return Result(asks, cold, woken, sorted(wait for one in found for wait in one.waits), held)
+
+
 class Simulation:
     """One contestant's run of one trace."""
 

@@ -1,7 +1,8 @@
 """Traces in virtual time: what each policy makes of them, and whether the adaptive mode keeps what it promises.
 
 Owns the table, the verdicts on the adaptive mode, and ``traces.json`` beside the other file, which has all figures. The
-rows are the adaptive mode's with the fixed policy as their peer. Nothing here takes real time or a real model.
+rows are the adaptive mode's with the fixed policy as their peer, and so are the tables: sums over the seeds that nobody
+tuned by. The verdicts on the seeds that were tuned by stand beside them. Nothing here takes real time or a real model.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.bench.registry import Finding, Note, Row, benchmark
-from tests.bench.simulate import LARGE, MIB, RAM, SMALL, Result, compare
-from tests.bench.traces import TRACES
+from tests.bench.simulate import LARGE, MIB, RAM, SMALL, Result, compare, together
+from tests.bench.traces import JUDGED, TRACES, TUNED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from neuroshell_orch.core.budget import Cost
     from tests.bench.world import World
@@ -52,10 +53,29 @@ def verdicts(trace: str, results: dict[str, Result]) -> Iterator[Verdict]:
         yield Verdict(f"{near:.2f} times the oracle's GiB·h", near <= NEAR)
 
 
-def run(trace: str, model: str) -> dict[str, Result]:
-    """Every contestant on one trace with one model."""
+def run(trace: str, model: str, seed: int) -> dict[str, Result]:
+    """One trace with one model; on the seeds that are judged every contestant, on others those that verdicts need."""
     make, length = TRACES[trace]
-    return compare(make(length), MODELS[model], length)
+    names = () if seed in JUDGED else (FIXED, ADAPTIVE, ORACLE)
+    return compare(make(length, seed), MODELS[model], length, names)
+
+
+Found = dict[tuple[str, str, int], dict[str, Result]]
+
+
+def over(found: Found, trace: str, model: str, seeds: Iterable[int]) -> dict[str, Result]:
+    """The sums over ``seeds``."""
+    each = [found[trace, model, seed] for seed in seeds]
+    return {name: together(results[name] for results in each) for name in each[0]}
+
+
+def said(found: Found, trace: str, model: str) -> Iterator[str]:
+    """The verdicts on both kinds of seeds, with the number of single seeds on which a promise is broken."""
+    for kind, seeds in (("judged", JUDGED), ("tuned", TUNED)):
+        broken = sum(not all(v.kept for v in verdicts(trace, found[trace, model, seed])) for seed in seeds)
+        apart = f"; broken on {broken} of the {len(seeds)} seeds alone" if broken else ""
+        for verdict in verdicts(trace, over(found, trace, model, seeds)):
+            yield f"  {kind}: {'kept' if verdict.kept else 'NOT KEPT'}: {verdict.text}{apart}"
 
 
 def describe(name: str, cost: Cost) -> str:
@@ -80,30 +100,34 @@ def table(results: dict[str, Result]) -> Iterator[str]:
 @benchmark(90, "traces", "Adaptive mode on made-up traces, in virtual time", "fixed keep-alive of 5 minutes")
 def measure(_world: World) -> Iterator[Finding]:
     """All traces with both models."""
-    jobs = [(trace, model) for model in MODELS for trace in TRACES]
+    jobs = [(trace, model, seed) for model in MODELS for trace in TRACES for seed in (*JUDGED, *TUNED)]
     with ProcessPoolExecutor() as pool:
-        found = dict(zip(jobs, pool.map(run, *zip(*jobs, strict=True)), strict=True))
+        found: Found = dict(zip(jobs, pool.map(run, *zip(*jobs, strict=True)), strict=True))
     for name, cost in MODELS.items():
         yield Note(describe(name, cost))
     yield Note(
         "Woken: found hibernated or parked. Seconds: until the answer begins, the prompt's own time not counted."
     )
-    for (trace, model), results in found.items():
-        yield Note(f"\n  {trace}, {model}: {results[FIXED].asks} asks\n" + "\n".join(table(results)))
-        for verdict in verdicts(trace, results):
-            yield Note(f"  {'kept' if verdict.kept else 'NOT KEPT'}: {verdict.text}")
-        ours, theirs = results[ADAPTIVE], results[FIXED]
-        yield Row(f"{trace}, {model}: cold starts", "", [ours.cold], [theirs.cold])
-        yield Row(f"{trace}, {model}: p95 to the first token", "s", [ours.quantile(0.95)], [theirs.quantile(0.95)])
-        yield Row(f"{trace}, {model}: memory", "GiB·h", [ours.held], [theirs.held])
+    for model in MODELS:
+        for trace in TRACES:
+            results = over(found, trace, model, JUDGED)
+            yield Note(
+                f"\n  {trace}, {model}, seeds {', '.join(map(str, JUDGED))}: {results[FIXED].asks} asks\n"
+                + "\n".join([*table(results), *said(found, trace, model)])
+            )
+            ours, theirs = results[ADAPTIVE], results[FIXED]
+            yield Row(f"{trace}, {model}: cold starts", "", [ours.cold], [theirs.cold])
+            yield Row(f"{trace}, {model}: p95 to the first token", "s", [ours.quantile(0.95)], [theirs.quantile(0.95)])
+            yield Row(f"{trace}, {model}: memory", "GiB·h", [ours.held], [theirs.held])
     _write(found)
 
 
-def _write(found: dict[tuple[str, str], dict[str, Result]]) -> None:
+def _write(found: Found) -> None:
     records = [
         {
             "trace": trace,
             "model": model,
+            "seed": seed,
             "policy": policy,
             "asks": result.asks,
             "cold_starts": result.cold,
@@ -112,7 +136,7 @@ def _write(found: dict[tuple[str, str], dict[str, Result]]) -> None:
             "mean": round(result.mean, 4),
             "gib_hours": round(result.held, 3),
         }
-        for (trace, model), results in found.items()
+        for (trace, model, seed), results in found.items()
         for policy, result in results.items()
     ]
     FILE.parent.mkdir(parents=True, exist_ok=True)
