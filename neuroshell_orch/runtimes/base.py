@@ -85,6 +85,14 @@ class Streams(Protocol):
 
 
 @runtime_checkable
+class Readies(Protocol):
+    """What a runtime can do besides while it is parked."""
+
+    def make_ready(self, path: str) -> None:
+        """Hold what is small of the model at ``path``. Never raises: its load says what is wrong."""
+
+
+@runtime_checkable
 class Embeds(Protocol):
     """What a runtime of encoders can do besides."""
 

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,10 @@ from neuroshell_orch.runtimes import base, devices, dummy, files, genai_rest, ma
 from neuroshell_orch.runtimes.genai_batch import RowWriter, advance
 from neuroshell_orch.runtimes.genai_guidance import guidance, refusal
 from neuroshell_orch.runtimes.genai_kept import Keeper
-from neuroshell_orch.runtimes.genai_native import without_numpy
+from neuroshell_orch.runtimes.genai_native import interface, without_numpy
 from neuroshell_orch.runtimes.genai_open import open_model, open_tokenizer
 from neuroshell_orch.runtimes.genai_prompt import Template
+from neuroshell_orch.runtimes.genai_ready import Ready
 from neuroshell_orch.runtimes.genai_rows import Rows, open_rows
 from neuroshell_orch.runtimes.genai_sampling import Chooser, Choosers, options_of
 from neuroshell_orch.runtimes.genai_writer import Bench, Native, Pace, Writer
@@ -60,6 +62,7 @@ class GenaiRuntime:
         self._rows: Rows | None = None
         """Where several answers are written together."""
         self._keep = True
+        self._ready: Ready | None = None
 
     @property
     def _version(self) -> str:
@@ -76,6 +79,14 @@ class GenaiRuntime:
         if int(generator.get_next_tokens()[0]) != dummy.successor(1):
             raise OrchError("load-failed", "The runtime genai computes wrong results on this machine.", "Reinstall it.")
         return self._version
+
+    def make_ready(self, path: str) -> None:
+        """Hold the tokenizer of the model at ``path``: a quarter of what its load takes, and little memory."""
+        folder = Path(os.path.realpath(path))
+        with suppress(OrchError, RuntimeError, OSError):
+            files.check_genai(folder, _configuration(folder))
+            if interface(self._og) is not None:
+                self._ready = Ready(folder, lambda: open_tokenizer(self._og, folder, None))
 
     def load(self, load: Load) -> Loaded:
         """Load a genai folder."""
@@ -129,7 +140,9 @@ class GenaiRuntime:
             self._tokenizer = self._og.Tokenizer(self._model)
         else:
             overlay = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
-            self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay)
+            ready, self._ready = self._ready, None
+            tokenizer = None if ready is None else ready.take(self._folder)
+            self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay, tokenizer)
         self._ends = frozenset(int(number) for number in self._tokenizer.eos_token_ids)
         self._template = Template(self._tokenizer)
 

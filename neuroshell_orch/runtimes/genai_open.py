@@ -27,12 +27,20 @@ Native: TypeAlias = Any
 """An object of onnxruntime_genai, which comes without types."""
 
 
-def open_model(og: Native, folder: Path, device: str, overlay: dict[str, Any]) -> tuple[Native, Native]:
-    """The model and the tokenizer in ``folder``, made side by side. Raises RuntimeError with genai's own words."""
+def open_model(
+    og: Native, folder: Path, device: str, overlay: dict[str, Any], ready: Native | None = None
+) -> tuple[Native, Native]:
+    """The model and the tokenizer in ``folder``, made side by side unless one is ``ready``.
+
+    Raises RuntimeError with genai's own words.
+    """
     native = interface(og)
     if native is None:
         return _one_by_one(og, folder, device, overlay)
-    model = _Made("model", partial(_model, native, folder, device, overlay))
+    make = partial(_model, native, folder, device, overlay)
+    if ready is not None:
+        return Opened(og.Model, _Made("model", make).result(), native.free("Model")), ready
+    model = _Made("model", make)
     tokenizer = _Made("tokenizer", partial(_tokenizer, native, folder))
     try:
         opened = Opened(og.Model, model.result(), native.free("Model"))

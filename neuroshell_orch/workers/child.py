@@ -169,8 +169,11 @@ class Child:
     def _perform(self, request: ToWorker) -> FromWorker:
         started = time.monotonic()
         match request:
-            case Standby(runtime=name):
-                version = self._use(name).standby()
+            case Standby(runtime=name, path=path):
+                runtime = self._use(name)
+                version = runtime.standby()
+                if path and isinstance(runtime, base.Readies):
+                    runtime.make_ready(path)
                 return Parked(runtime_version=version, seconds=time.monotonic() - started)
             case Load():
                 return self._load(request, started)

@@ -106,9 +106,9 @@ class Worker:
 
     # ---- requests ----
 
-    async def standby(self, runtime: str) -> Parked:
-        """Import ``runtime`` and run its dummy model."""
-        return await self._operation(Standby(runtime=runtime), Parked)
+    async def standby(self, runtime: str, path: str = "") -> Parked:
+        """Import ``runtime``, run its dummy model, and make ready what is small of the model at ``path``."""
+        return await self._operation(Standby(runtime=runtime, path=path), Parked)
 
     async def load(self, load: Load) -> Loaded:
         """Load a model. Giving up waiting does not stop the load: stop the worker."""

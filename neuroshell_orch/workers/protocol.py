@@ -96,9 +96,13 @@ class Announce(Message, frozen=True):
 
 
 class Standby(Message, frozen=True):
-    """Import ``runtime``, load its tiny dummy model and run it once. Answered by Parked."""
+    """Import ``runtime``, load its tiny dummy model and run it once. Answered by Parked.
+
+    What is small of the model at ``path`` may be made ready besides; what cannot be, a Load says.
+    """
 
     runtime: str
+    path: str = ""
 
 
 class Load(Message, frozen=True):

@@ -14,6 +14,8 @@ import onnxruntime_genai as og
 import pytest
 
 from neuroshell_orch.runtimes import genai_native, genai_open
+from neuroshell_orch.runtimes.genai import GenaiRuntime
+from neuroshell_orch.workers.protocol import ChatMessage, Generate, Load
 from tests.support_tiny import tiny_genai_folder
 
 OVERLAY = {"model": {"decoder": {"session_options": {"intra_op_num_threads": 2}}}}
@@ -130,3 +132,27 @@ def test_a_version_that_was_not_looked_at_is_used_as_it_is(monkeypatch):
     assert genai_native.without_numpy(Plain) is Plain
     monkeypatch.setattr(genai_native, "LOOKED_AT", ("0.1.",))
     assert genai_native.without_numpy(og) is og
+
+
+@pytest.mark.parametrize("change", ["nothing", "edited", "added", "another folder"])
+def test_a_parked_tokenizer_is_used_only_for_the_files_it_was_made_from(folder, tmp_path, change):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    runtime = GenaiRuntime()
+    runtime.make_ready(str(copy))
+    held = runtime._ready._tokenizer
+    if change == "edited":
+        text = (copy / "tokenizer.json").read_text()
+        (copy / "tokenizer.json").write_text(text + "\n")
+    elif change == "added":
+        (copy / "more.json").write_text("{}")
+    runtime.load(Load("m", "genai", str(folder if change == "another folder" else copy)))
+    assert (runtime._tokenizer is held) is (change == "nothing")
+    wanted = Generate(1, [ChatMessage("user", "hi")], max_tokens=9, temperature=0)
+    assert runtime.generate(wanted, lambda *_: None, lambda: False).completion_tokens > 0
+
+
+def test_what_cannot_be_made_ready_is_no_failure(tmp_path):
+    runtime = GenaiRuntime()
+    runtime.make_ready(str(tmp_path / "none"))
+    assert runtime._ready is None
