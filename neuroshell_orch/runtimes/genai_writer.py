@@ -42,11 +42,12 @@ class Pace:
     """How much of a prompt is computed at once: as much as takes a moment, measured.
 
     A cancelled answer is noticed between two pieces, and other answers get their tokens there. The result does not
-    depend on the pieces, as long as none is a single token.
+    depend on the pieces, as long as none is a single token. Measured on two cores, pieces of 64 take 2 % longer than a
+    whole prompt, of 32 8 %, of 16 a quarter, of 8 twice as long: so there are none below 32, however slow the machine.
     """
 
     FIRST: Final = 64
-    LEAST: Final = 8
+    LEAST: Final = 32
     MOST: Final = 512
     ALONE: Final = 0.12
     TOGETHER: Final = 0.05
