@@ -97,6 +97,7 @@ ALLOWED = {
 # Single exceptions, each with its reason.
 EXCEPTIONS = {
     ("workers.child", "runtimes"): "the child is where runtimes live",
+    ("workers.boot", "runtimes"): "it is the child's beginning",
 }
 
 

@@ -26,7 +26,7 @@ from neuroshell_orch.runtimes.genai_batch import RowWriter, advance
 from neuroshell_orch.runtimes.genai_guidance import guidance, refusal
 from neuroshell_orch.runtimes.genai_kept import Keeper
 from neuroshell_orch.runtimes.genai_native import interface, without_numpy
-from neuroshell_orch.runtimes.genai_open import open_model, open_tokenizer
+from neuroshell_orch.runtimes.genai_open import open_model, open_tokenizer, overlay_of
 from neuroshell_orch.runtimes.genai_prompt import Template
 from neuroshell_orch.runtimes.genai_ready import Ready
 from neuroshell_orch.runtimes.genai_rows import Rows, open_rows
@@ -139,10 +139,9 @@ class GenaiRuntime:
             self._model = choosers.model()
             self._tokenizer = self._og.Tokenizer(self._model)
         else:
-            overlay = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
             ready, self._ready = self._ready, None
             tokenizer = None if ready is None else ready.take(self._folder)
-            self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay, tokenizer)
+            self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay_of(threads), tokenizer)
         self._ends = frozenset(int(number) for number in self._tokenizer.eos_token_ids)
         self._template = Template(self._tokenizer)
 

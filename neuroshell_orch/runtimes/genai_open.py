@@ -37,18 +37,42 @@ def open_model(
     native = interface(og)
     if native is None:
         return _one_by_one(og, folder, device, overlay)
-    make = partial(_model, native, folder, device, overlay)
-    if ready is not None:
-        return Opened(og.Model, _Made("model", make).result(), native.free("Model")), ready
-    model = _Made("model", make)
-    tokenizer = _Made("tokenizer", partial(_tokenizer, native, folder))
+    begun, Begun.last = Begun.last, None
+    if begun is None and ready is not None:
+        model = _Made("model", partial(_model, native, folder, device, overlay))
+        return Opened(og.Model, model.result(), native.free("Model")), ready
+    if begun is None or begun.key != (folder, device, overlay):
+        begun = Begun(native, folder, device, overlay)
     try:
-        opened = Opened(og.Model, model.result(), native.free("Model"))
+        opened = Opened(og.Model, begun.model.result(), native.free("Model"))
     except RuntimeError:
         with suppress(RuntimeError):
-            native.free("Tokenizer")(tokenizer.result())
+            native.free("Tokenizer")(begun.tokenizer.result())
         raise
-    return opened, Tokenizer(og, tokenizer.result(), native)
+    return opened, Tokenizer(og, begun.tokenizer.result(), native)
+
+
+def overlay_of(threads: int) -> dict[str, Any]:
+    """What is changed in a model's own configuration."""
+    return {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
+
+
+def begin_opening(native: Interface, folder: Path, device: str, overlay: dict[str, Any]) -> Begun:
+    """Begin what ``open_model`` will be asked for."""
+    Begun.last = Begun(native, folder, device, overlay)
+    return Begun.last
+
+
+class Begun:
+    """A model and its tokenizer, each being made."""
+
+    last: Begun | None = None
+    """One that nobody has asked for yet."""
+
+    def __init__(self, native: Interface, folder: Path, device: str, overlay: dict[str, Any]) -> None:
+        self.key = (folder, device, overlay)
+        self.model = _Made("model", partial(_model, native, folder, device, overlay))
+        self.tokenizer = _Made("tokenizer", partial(_tokenizer, native, folder))
 
 
 def open_tokenizer(og: Native, folder: Path, model: Native) -> Native:

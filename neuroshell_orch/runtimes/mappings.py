@@ -44,8 +44,10 @@ class Weights:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = [Path(os.path.realpath(path)) for path in paths]
-        self._anonymous_before = _anonymous() if paths else 0
-        self._private_before = _private()
+        self._anonymous_before = self._private_before = 0
+        if paths:
+            before, Before.remembered = Before.remembered or Before(), None
+            self._anonymous_before, self._private_before = before.anonymous, before.private
         self._filling: threading.Thread | None = None
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -110,6 +112,21 @@ class Weights:
 
     def _advise(self, mapping: Mapping, advice: int) -> bool:
         return bool(self._libc.madvise(mapping.start, mapping.size, advice) == 0)
+
+
+class Before:
+    """Private memory before a load; ``remembered`` where that has begun before its ``Weights`` are made."""
+
+    remembered: Before | None = None
+
+    def __init__(self) -> None:
+        self.anonymous = _anonymous()
+        self.private = _private()
+
+
+def remember() -> None:
+    """A load begins now."""
+    Before.remembered = Before()
 
 
 def mappings_of(smaps: Iterable[str], paths: set[str]) -> list[Mapping]:

@@ -291,7 +291,6 @@ def _take_socket() -> socket.socket:
 
 def main() -> None:
     """Run until the daemon is gone."""
-    marks.executed()
     _die_with_parent()
     sys.excepthook = _print_without_message
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -300,7 +299,3 @@ def main() -> None:
     marks.mark("ready")
     threading.Thread(target=connection.read_forever, name="reader", daemon=True).start()
     Child(connection).run()
-
-
-if __name__ == "__main__":
-    main()

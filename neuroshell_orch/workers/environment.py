@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-COMMAND: Final = (sys.executable, "-P", "-m", "neuroshell_orch.workers.child")
+COMMAND: Final = (sys.executable, "-P", "-m", "neuroshell_orch.workers.boot")
 
 PARENT: Final = "NSORCH_WORKER_PARENT"
 """Set to the daemon's process id where the worker is its child and must die with it."""

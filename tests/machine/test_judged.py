@@ -243,7 +243,7 @@ def test_a_daemon_that_is_killed_takes_its_workers_along(fresh):
     ask(fresh)
     assert len(ours(fresh)) >= 2
     fresh.run("systemctl --user stop nsorch.socket; systemctl --user kill -s KILL nsorch.service")
-    fresh.wait_for(lambda: not any("workers.child" in line for line in ours(fresh)), "the worker's end", 5)
+    fresh.wait_for(lambda: not any("workers.boot" in line for line in ours(fresh)), "the worker's end", 5)
     fresh.run("systemctl --user start nsorch.socket")
     assert "Paris" in ask(fresh).stdout
 

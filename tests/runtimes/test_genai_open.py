@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import onnxruntime_genai as og
 import pytest
 
-from neuroshell_orch.runtimes import genai_native, genai_open
+from neuroshell_orch.runtimes import genai_early, genai_native, genai_open
 from neuroshell_orch.runtimes.genai import GenaiRuntime
 from neuroshell_orch.workers.protocol import ChatMessage, Generate, Load
 from tests.support_tiny import tiny_genai_folder
@@ -156,3 +156,23 @@ def test_what_cannot_be_made_ready_is_no_failure(tmp_path):
     runtime = GenaiRuntime()
     runtime.make_ready(str(tmp_path / "none"))
     assert runtime._ready is None
+
+
+def test_what_was_begun_is_taken_once_and_only_for_the_same(folder):
+    load = {"path": str(folder), "runtime": "genai", "threads": 2}
+    begun = genai_early.begin(load)
+    assert begun is not None
+    runtime = GenaiRuntime()
+    assert runtime.load(Load("m", "genai", str(folder), threads=2)).device == "cpu"
+    assert runtime._model._pointer == begun.model.result()
+    assert genai_open.Begun.last is None
+    wanted = Generate(1, [ChatMessage("user", "hi")], max_tokens=9, temperature=0)
+    assert runtime.generate(wanted, lambda *_: None, lambda: False).completion_tokens > 0
+    other = genai_early.begin(load)
+    model, _tokenizer = genai_open.open_model(og, folder, "cpu", genai_open.overlay_of(1))
+    assert model._pointer != other.model.result()
+
+
+@pytest.mark.parametrize("load", [{"path": "/none"}, {}, {"parallel": 2}, {"options": {"device": "abacus"}}])
+def test_what_cannot_be_begun_is_left_to_the_load(folder, load):
+    assert genai_early.begin({"path": str(folder), **load} if load else {}) is None
