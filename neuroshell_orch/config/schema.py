@@ -95,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30.0
     reader_timeout_sec: Annotated[
         float, Key(POSITIVE_SPAN, "A client that takes nothing of its answer for this long is dropped.")
-    ] = 30.0
+    ] = 120.0
     progress_sec: Annotated[
         float, Key(POSITIVE_SPAN, "A stream for OpenAI's clients that has to wait longer says so, in comments.")
     ] = 3.0

@@ -230,6 +230,16 @@ def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(manager):
         assert sock.recv(100) == b""
 
 
+def test_our_own_client_may_connect_early_and_ask_late(manager):
+    manager.settings(RequestTimeoutSec="100ms")
+    manager.start()
+    client = manager.client()
+    client.reach()
+    client._ready.settimeout(30)
+    assert client._ready.recv(1, socket.MSG_PEEK) == b"", "it was closed meanwhile"
+    assert client.call("GET", "/v1/models")["data"] == []
+
+
 def test_a_head_that_trickles(manager):
     manager.settings(RequestTimeoutSec="300ms")
     manager.start()
