@@ -23,7 +23,7 @@ def seconds(value: KeepAlive) -> float | None:
     """Seconds after the answer: ``"10m"``, ``"1h30m"``, a number; negative means for ever. None where none is named."""
     if value is None:
         return None
-    number = _parse(value) if isinstance(value, str) else float(value)
+    number = _parse(value) if isinstance(value, str) else _float(value)
     if math.isnan(number):
         raise OrchError(
             "bad-request",
@@ -31,6 +31,13 @@ def seconds(value: KeepAlive) -> float | None:
             'Say it as "10m", "1h30m", seconds, or -1 for as long as it runs.',
         )
     return math.inf if number < 0 else number
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # whole numbers of JSON have no end
+        return math.inf if value > 0 else -math.inf
 
 
 def _parse(text: str) -> float:

@@ -85,6 +85,8 @@ def test_how_the_text_is_cut_does_not_matter(parts, data):
         ("0", 0),
         ("120", 120),
         (" 5s ", 5),
+        (10**400, math.inf),
+        (-(10**400), math.inf),
     ],
 )
 def test_keep_alive(value, seconds):
