@@ -91,7 +91,7 @@ class Engine:
             case msg.Dispatch():
                 self._answer(action.ask, action.worker)
             case msg.Refuse():
-                self._answer(action.ask, OrchError(action.problem, action.message, action.hint))
+                self._answer(action.ask, OrchError(action.problem, action.message, action.hint, action.retry_after))
             case msg.CancelAnswer():
                 if (cancel := self._cancels.get(action.ask)) is not None:
                     cancel()

@@ -75,17 +75,19 @@ PROBLEMS: Final[dict[str, Kind]] = {
 class OrchError(Exception):
     """Something went wrong that a person can act on.
 
-    ``problem`` is a key of PROBLEMS, ``message`` says what was wrong and where, ``hint`` what to do about it.
-    Neither may ever contain a prompt, an answer or a tensor.
+    ``problem`` is a key of PROBLEMS, ``message`` says what was wrong and where, ``hint`` what to do about it;
+    ``retry_after`` in how many seconds to try again, where that is known. None of it may ever contain a prompt, an
+    answer or a tensor.
     """
 
-    def __init__(self, problem: str, message: str, hint: str = "") -> None:
+    def __init__(self, problem: str, message: str, hint: str = "", retry_after: float | None = None) -> None:
         if problem not in PROBLEMS:
             raise ValueError(f"unknown problem code {problem!r}: add it to PROBLEMS first")
         super().__init__(message)
         self.problem = problem
         self.message = message
         self.hint = hint
+        self.retry_after = retry_after
 
     @property
     def kind(self) -> Kind:

@@ -5,6 +5,7 @@ Owns the mapping of one OrchError to a status, headers and a body by the path's 
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import msgspec
@@ -59,7 +60,8 @@ def failed_midway(path: str, error: OrchError) -> dict[str, Any]:
 
 def problem_response(path: str, error: OrchError) -> Response:
     """The whole response for ``error``."""
-    headers = {"Retry-After": RETRY_SECONDS} if error.kind.retryable else None
+    seconds = RETRY_SECONDS if error.retry_after is None else str(max(1, math.ceil(error.retry_after)))
+    headers = {"Retry-After": seconds} if error.kind.retryable else None
     return json_response(body_of(path, error), error.kind.status, headers)
 
 

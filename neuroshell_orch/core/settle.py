@@ -217,16 +217,27 @@ def back_off(model: Model, now: float) -> None:
     model.facts.lost = True
 
 
-def refuse_waiting(state: State, model: Model, actions: Actions, problem: str, message: str, hint: str) -> None:
-    """Everybody who waits for ``model`` gets this error."""
+def refuse_waiting(
+    state: State, model: Model, actions: Actions, problem: str, message: str, hint: str, after: float | None = None
+) -> None:
+    """Everybody who waits for ``model`` gets this error, and may try again ``after`` so many seconds."""
     for ask in list(model.waiting):
-        refuse(state, model, ask, actions, problem, message, hint)
+        refuse(state, model, ask, actions, problem, message, hint, after)
 
 
-def refuse(state: State, model: Model, ask: str, actions: Actions, problem: str, message: str, hint: str = "") -> None:
+def refuse(
+    state: State,
+    model: Model,
+    ask: str,
+    actions: Actions,
+    problem: str,
+    message: str,
+    hint: str = "",
+    after: float | None = None,
+) -> None:
     """This ask gets this error, and that is its end."""
     forget_ask(state, model, ask)
-    actions.append(msg.Refuse(ask, problem, message, hint))
+    actions.append(msg.Refuse(ask, problem, message, hint, after))
 
 
 def forget_ask(state: State, model: Model, ask: str) -> None:

@@ -281,18 +281,20 @@ def _stay(state: State, _event: msg.Stay, now: float, _actions: Actions) -> None
 
 
 def _failed(state: State, model: Model, event: msg.Failed, now: float, actions: Actions) -> None:
-    if model.phase is Phase.LOADING:
-        settle.refuse_waiting(state, model, actions, event.problem, event.message, event.hint)
     settle.back_off(model, now)
+    if model.phase is Phase.LOADING:
+        after = model.retry_at - now
+        settle.refuse_waiting(state, model, actions, event.problem, event.message, event.hint, after)
     settle.fire(state, model, Trigger.FAILED, event.message, now, actions)
 
 
 def _out_of_time(state: State, model: Model, now: float, actions: Actions) -> None:
+    settle.back_off(model, now)
     message = f"{model.name} was not done {model.phase} within its time"
     if model.phase is Phase.LOADING:
         message = f"{model.name} took longer than LoadTimeoutSec={model.plan.load_timeout:g} s to load."
-        settle.refuse_waiting(state, model, actions, "load-timeout", message, "Raise LoadTimeoutSec= for this model.")
-    settle.back_off(model, now)
+        hint, after = "Raise LoadTimeoutSec= for this model.", model.retry_at - now
+        settle.refuse_waiting(state, model, actions, "load-timeout", message, hint, after)
     settle.fire(state, model, Trigger.FAILED, message, now, actions)
 
 
@@ -300,13 +302,14 @@ def _gone(state: State, model: Model, event: msg.Gone, now: float, actions: Acti
     for ask in list(model.running):  # their replies come from the stream that just broke
         settle.forget_ask(state, model, ask)
         model.facts.answered = now
-    if model.phase is Phase.LOADING:
-        settle.refuse_waiting(state, model, actions, "load-failed", event.message, event.hint)
     reason = event.message
     if model.phase is Phase.STOPPING:
         reason = model.reason  # it was ended on purpose: how is of no interest, why is
     else:
         settle.back_off(model, now)
+    if model.phase is Phase.LOADING:
+        after = model.retry_at - now
+        settle.refuse_waiting(state, model, actions, "load-failed", event.message, event.hint, after)
     settle.fire(state, model, Trigger.GONE, reason, now, actions)
     settle.settle(state, model, now, actions)
 

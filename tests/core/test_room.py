@@ -262,3 +262,11 @@ def test_a_standby_worker_is_kept_where_that_frees_enough_and_its_mode_has_them(
         machine.until(100)
         machine.finish(machine.ask("b"))
         assert (machine.phase("a"), machine.phase("b")) == (rests, Phase.HOT), policy
+
+
+def test_who_waits_for_a_load_that_fails_hears_when_it_is_tried_again():
+    for failing in (m.Failed("a", 1, "load-failed", "bad"), m.Gone("a", 1, "was killed")):
+        machine = Machine("a")
+        step(machine.state, m.Asked("x", "a"), 0.0)
+        refusals = [x for x in step(machine.state, failing, 0.0) if isinstance(x, m.Refuse)]
+        assert [(x.ask, x.retry_after) for x in refusals] == [("x", 10.0)]

@@ -134,7 +134,8 @@ def test_a_failed_load_refuses_everybody_who_waits_and_the_next_ask_tries_again(
     story.do(m.Asked("1", "a"))
     story.do(m.Asked("2", "a"))
     error = ("load-failed", "model.onnx: not a model", "Check the file.")
-    assert story.do(m.Failed("a", 1, *error)) == [m.Refuse("1", *error), m.Refuse("2", *error), m.Stop("a", 1)]
+    refusals = [m.Refuse(ask, *error, 10.0) for ask in "12"]
+    assert story.do(m.Failed("a", 1, *error)) == [*refusals, m.Stop("a", 1)]
     assert story.do(m.Asked("3", "a")) == [], "it waits until the old process is gone"
     assert story.do(m.Gone("a", 1, "killed")) == [m.StartLoad("a", 2)]
 
@@ -143,7 +144,7 @@ def test_a_worker_that_dies_loading_refuses_its_asks():
     story = Story()
     story.do(m.Asked("1", "a"))
     assert story.do(m.Gone("a", 1, "killed by SIGSEGV", "See the journal.")) == [
-        m.Refuse("1", "load-failed", "killed by SIGSEGV", "See the journal.")
+        m.Refuse("1", "load-failed", "killed by SIGSEGV", "See the journal.", 10.0)
     ]
     assert story.phase is Phase.COLD
 

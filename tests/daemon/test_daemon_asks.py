@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
+from neuroshell_orch.client import connect
 from neuroshell_orch.errors import OrchError
 from tests.support_daemon import alive, chat, wait_until
 
@@ -247,3 +250,42 @@ def test_a_stopped_worker_is_noticed_by_its_cancel_and_replaced(manager):
     answer.close()
     wait_until(lambda: not alive(pid))
     assert next(manager.stream())["object"] == "chat.completion.chunk"
+
+
+def request_of(text):
+    body = json.dumps(chat(text)).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def retry_after(manager):
+    """Status and Retry-After of one ask."""
+    with connect(manager.path) as client:
+        client.settimeout(20)
+        client.sendall(request_of("hi"))
+        text = b""
+        while chunk := client.recv(65536):
+            text += chunk
+    lines = text.partition(b"\r\n\r\n")[0].decode().lower().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines[1:])
+    return int(lines[0].split()[1]), headers.get("retry-after")
+
+
+def test_a_load_that_failed_says_when_to_come_back(manager):
+    manager.model(load="exit")
+    manager.start()
+    assert retry_after(manager) == (503, "10")
+    status, seconds = retry_after(manager)
+    assert status == 503
+    assert 1 <= int(seconds) <= 10, "not tried again before that"
+
+
+def test_a_full_queue_says_when_to_come_back(manager):
+    manager.settings(MaxQueue=1)
+    manager.model(tokens=-1, delay=0.01)
+    manager.start()
+    with closing(manager.stream("endless")) as running, connect(manager.path) as waiting:
+        next(running)
+        waiting.sendall(request_of("waits"))
+        wait_until(lambda: manager.status()["waiting"] == 1)
+        assert retry_after(manager) == (429, "2")
