@@ -119,13 +119,13 @@ def test_whatever_the_answer_is_held_to(runtime, forgetful, options):
 def test_what_a_cancelled_one_has_read_is_kept(runtime, forgetful, monkeypatch):
     for bound in ("FIRST", "LEAST", "MOST"):
         monkeypatch.setattr(Pace, bound, 6)
-    stop = False
+    stop = set()
     for steps in (3, 9):
         request = Generate(1, [ChatMessage("user", LONG)], max_tokens=20, temperature=0)
-        stop, writer = False, runtime.begin(request, lambda *_: None, lambda: stop)
+        writer = runtime.begin(request, lambda *_: None, lambda steps=steps: steps in stop)
         for _ in range(steps):
             runtime.advance([writer])
-        stop = True
+        stop.add(steps)
         runtime.advance([writer])
         assert writer.done.reason == "cancelled"
         written, done = answer(runtime)
@@ -237,9 +237,9 @@ def test_pieces_are_never_one_token_and_learn_how_long_they_take(tokens, seconds
     assert sum(taken) == tokens
     steady = Pace()
     for _ in range(20):
-        steady.took(100, 0.2)
-    assert steady.piece(5000, alone=True) == int(500 * Pace.ALONE)
-    assert steady.piece(5000, alone=False) == int(500 * Pace.TOGETHER)
+        steady.took(100, 0.1)
+    assert steady.piece(5000, alone=True) == int(1000 * Pace.ALONE)
+    assert steady.piece(5000, alone=False) == int(1000 * Pace.TOGETHER)
     assert steady.piece(1, alone=True) == 1
 
 
