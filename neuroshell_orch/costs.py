@@ -117,7 +117,8 @@ class Costs:
         """Write what changed. Losing it costs an estimate, so a full disk is no reason to fail."""
         if self._changed:
             kept = dict(list(self._figures.items())[-KEPT:])
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(OSError):  # the next line says it better
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_file(self._path, msgspec.json.encode(kept).decode() + "\n")
             self._changed = False
 

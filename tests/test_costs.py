@@ -7,7 +7,9 @@ import json
 import pytest
 
 from neuroshell_orch.core.budget import RAM
-from neuroshell_orch.costs import PREPACKING, RUNTIME_BYTES, estimate
+from neuroshell_orch.core.warmth import Warmth
+from neuroshell_orch.costs import PREPACKING, RUNTIME_BYTES, Costs, estimate
+from neuroshell_orch.errors import OrchError
 
 MIB = 1 << 20
 
@@ -72,3 +74,11 @@ def test_an_encoder_that_cannot_be_read_is_counted_whole(tmp_path):
 def test_what_is_not_there_takes_what_a_runtime_takes(tmp_path):
     assert estimate(str(tmp_path / "nowhere"), 0) == {RAM: RUNTIME_BYTES}
     assert estimate(str(tmp_path / "nowhere.onnx"), 0) == {RAM: RUNTIME_BYTES}
+
+
+def test_where_measurements_cannot_be_kept_that_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    costs = Costs(tmp_path / "file" / "state")
+    costs.saw_memory("a", Warmth.HOT, 5 * MIB)
+    with pytest.raises(OrchError):
+        costs.save()

@@ -11,6 +11,7 @@ from neuroshell_orch.core.course import Costs
 from neuroshell_orch.core.history import Gaps
 from neuroshell_orch.core.modes import Facts, Parameters, wish
 from neuroshell_orch.core.warmth import Warmth
+from neuroshell_orch.errors import OrchError
 from neuroshell_orch.history_store import ASIDE, FILE, FORGOTTEN, KEPT, HistoryStore
 
 WALL = 1.7e9
@@ -125,3 +126,12 @@ def test_who_was_not_asked_for_three_months_is_forgotten(tmp_path):
     HistoryStore(tmp_path, lambda: WALL).save({"a": hourly()}, hourly().last)
     assert set(HistoryStore(tmp_path, lambda: WALL + FORGOTTEN - 60.0).load(0.0)) == {"a"}
     assert HistoryStore(tmp_path, lambda: WALL + FORGOTTEN + 60.0).load(0.0) == {}
+
+
+def test_where_it_cannot_be_kept_that_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = HistoryStore(tmp_path / "file" / "state", lambda: WALL)
+    assert not store.there()
+    assert store.load(0.0) == {}
+    with pytest.raises(OrchError):
+        store.save({"a": hourly()}, 1e6)
