@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 from neuroshell_orch import __version__
 from neuroshell_orch.api.app import build
 from neuroshell_orch.api.server import Server
-from neuroshell_orch.config.load import load
+from neuroshell_orch.config.cache import load_kept
+from neuroshell_orch.config.paths import cache_dir
 from neuroshell_orch.config.tree import sources
 from neuroshell_orch.core import messages as msg
 from neuroshell_orch.core.settle import IDLE
@@ -74,7 +75,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Serve until idle or told to stop."""
-        configuration = await asyncio.to_thread(load, lenient=True)
+        configuration = await asyncio.to_thread(load_kept, cache_dir() / "configuration")
         level = _LEVELS[configuration.settings.log_level]
         # A daemon that lives for one command shares its terminal: there it only speaks up when something is wrong.
         alone = self._parent is not None  # it ends with a command, and so must its workers
