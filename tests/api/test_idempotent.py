@@ -9,7 +9,7 @@ import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2 as httpx
 import openai
 import pytest
 

@@ -65,7 +65,8 @@ def test_the_others_are_told_when_to_come_again(manager, settings, problem):
         if outcome.status == 200:
             assert whole(number, outcome)
         else:
-            assert (outcome.status, outcome.problem, outcome.retry_after) == (429, problem, "5")
+            assert (outcome.status, outcome.problem) == (429, problem)
+            assert 1 <= int(outcome.retry_after) <= 3600
     counts = Counter(outcome.status for outcome in outcomes)
     assert counts[200] >= 10
     assert counts[429] >= 10

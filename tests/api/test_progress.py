@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 
-import httpx
+import httpx2 as httpx
 import openai
 import pytest
 
