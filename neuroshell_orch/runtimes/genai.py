@@ -157,6 +157,7 @@ class GenaiRuntime:
         """Give the weights back, and all else that a model can do without while nobody asks it."""
         if self._bench is not None:
             self._bench.keeper.drop()
+            self._bench.choosers.drop()
         if self._rows is not None:
             self._rows.drop()
         genai_rest.shrink(self._og, self._model)

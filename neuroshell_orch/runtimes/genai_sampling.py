@@ -15,13 +15,14 @@ import json
 import os
 import struct
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from neuroshell_orch.runtimes import dummy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -65,11 +66,18 @@ def generator(og: Native, model: Native, size: int, options: Options, held_to: G
 
 
 class Chooser:
-    """Chooses the tokens of one answer from logits that it is shown."""
+    """Chooses the tokens of one answer from logits that it is shown. ``close`` it when the answer has ended."""
 
-    def __init__(self, chooser: Native, *, guided: bool) -> None:
+    def __init__(self, chooser: Native, *, guided: bool, close: Callable[[Native], None] | None = None) -> None:
         self._generator = chooser
         self._guided = guided
+        self._close = close
+
+    def close(self) -> None:
+        """It is not needed any more."""
+        if self._close is not None:
+            self._close(self._generator)
+        self._generator = self._close = None
 
     def begin(self, prompt: list[int]) -> None:
         """What stands before the answer: penalties look at it."""
@@ -98,15 +106,35 @@ class Choosers:
         self._folder = folder
         self._config = config
         self._vocabulary = vocabulary
+        self._context = int(config["model"]["context_length"])
         self._model: Native = None
+        self._idle: tuple[tuple[Guidance, tuple[Any, ...]], Native] | None = None
+        """The last chooser with a grammar: genai reads the whole vocabulary to make one, which takes 0.3 s and more."""
         self._graph = graph(vocabulary)
         """genai reads it where it lies, when the model is made."""
 
     def chooser(self, size: int, options: Options, held_to: Guidance | None = None) -> Chooser:
         """One for a sequence of at most ``size`` tokens. Raises RuntimeError where the grammar cannot be made."""
-        with _silent() if held_to is not None else nullcontext():
-            made = generator(self._og, self.model(), size, options, held_to)
-        return Chooser(made, guided=held_to is not None)
+        if held_to is None:
+            return Chooser(generator(self._og, self.model(), size, options), guided=False)
+        key = (held_to, tuple(options.items()))
+        if self._idle is not None and self._idle[0] == key:
+            (_, made), self._idle = self._idle, None
+        else:
+            self._idle = None
+            with _silent():
+                made = generator(self._og, self.model(), self._context, options, held_to)
+        seeded = options.get("random_seed", -1) >= 0
+        return Chooser(made, guided=True, close=None if seeded else partial(self._keep, key))
+
+    def drop(self) -> None:
+        """Give up what is kept."""
+        self._idle = None
+
+    def _keep(self, key: tuple[Guidance, tuple[Any, ...]], chooser: Native) -> None:
+        with suppress(RuntimeError), _silent():
+            chooser.rewind_to(0)
+            self._idle = key, chooser
 
     def model(self) -> Native:
         """Genai's model of the graph that computes nothing; its tokenizer is the real one."""
@@ -126,7 +154,7 @@ class Choosers:
                     "model": {
                         **kept,
                         "vocab_size": self._vocabulary,
-                        "context_length": int(model["context_length"]),
+                        "context_length": self._context,
                         "tokenizer_dir": os.path.relpath(self._folder, dummy.FOLDER),
                         "decoder": {"filename": "choose.onnx"},
                     }

@@ -231,6 +231,8 @@ class Writer:
     def _finish(self, reason: str) -> None:
         if reason != "cancelled":
             self._text.close()
+        if self._chooser is not None:
+            self._chooser.close()
         self._give_back()
         now = time.monotonic()
         prefilled = self._prefilled or now

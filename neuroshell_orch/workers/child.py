@@ -84,12 +84,12 @@ class Child:
         """Never returns."""
         requests = self._connection.requests
         while True:
+            while self._later and (not self._writing or isinstance(self._later[0], Generate)):
+                self._do(self._later.popleft())
             if self._writing:
                 if not requests.empty() and (request := requests.get()) is not None:
                     self._take(request)
                 self._round()
-            elif self._later:
-                self._do(self._later.popleft())
             elif (request := requests.get()) is not None:
                 self._take(request)
 

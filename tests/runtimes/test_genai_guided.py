@@ -176,6 +176,22 @@ def test_the_graph_that_chooses_is_what_onnx_would_write():
     assert [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [1, 1, 49152]
 
 
+def test_a_grammar_is_made_once_for_asks_that_follow_each_other(runtime):
+    schema = json.dumps({"type": "array", "items": {"type": "integer"}, "minItems": 4, "maxItems": 4})
+    runtime.hibernate()
+    runtime.wake()
+    choosers = runtime._bench.choosers
+    assert choosers._idle is None
+    first = answer(runtime, schema=schema, max_tokens=60)[:1]
+    kept = choosers._idle[1]
+    answer(runtime, schema=schema, max_tokens=3)
+    assert answer(runtime, schema=schema, max_tokens=60)[:1] == first
+    assert choosers._idle[1] is kept
+    seeded = [answer(runtime, schema=schema, temperature=1.5, seed=3, max_tokens=60)[0] for _ in range(2)]
+    assert seeded[0] == seeded[1]
+    assert choosers._idle is None
+
+
 def test_a_grammar_that_fails_says_nothing_to_the_journal(runtime, capfd):
     with pytest.raises(OrchError):
         answer(runtime, schema=json.dumps({"type": "string", "pattern": "(?=secret)b"}))
