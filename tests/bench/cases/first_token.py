@@ -33,11 +33,12 @@ class Probes:
         self.parked = world.orchestrator(f"{launcher}-parked", launcher, "dummy-swap", IdleSec=IDLE).arm()
         self.hibernated = world.orchestrator(f"{launcher}-hib", launcher, "hibernate", IdleSec=IDLE).arm()
         self.instances = [self.timeout, self.asleep, self.parked, self.hibernated]
+        self.cold, self.parked_name = f"daemon awake, COLD{label}", f"PARKED{label}"
         self.timed: dict[str, Callable[[], float]] = {
             f"nothing running, nsorch ask{label}": self._command_from_nothing,
             f"nothing running, raw client{label}": self._raw_from_nothing,
-            f"daemon awake, COLD{label}": self._cold,
-            f"PARKED{label}": self._parked,
+            self.cold: self._cold,
+            self.parked_name: self._parked,
         }
         ask.raw(self.hibernated, PROMPT, LIMIT)
         self.can_hibernate = self.hibernated.wait_phase("HIBERNATED", "COLD")["phase"] == "HIBERNATED"
@@ -121,6 +122,9 @@ def first_token(world: World) -> Iterator[Finding]:
     for probes in sets:
         yield from (Row(name, "s", samples[name], samples["script"]) for name in probes.timed)
         yield from (Row(name, "s", samples[name], samples["again"]) for name in probes.warm)
+    for probes in sets:
+        cold = samples[probes.cold]
+        yield Row(f"{probes.parked_name}, beside COLD", "s", samples[probes.parked_name], cold)
     if not all(probes.can_hibernate for probes in sets):
         yield Note("No row HIBERNATED: the runtime repacks this model's weights, so the mode unloads it instead.")
     world.close(*(instance for probes in sets for instance in probes.instances))
