@@ -38,7 +38,7 @@ def _run(command: list[str], environment: dict[str, str]) -> float:
     return seconds
 
 
-@benchmark(12, "command", "The command line", 'python -c "import typer"')
+@benchmark(90, "command", "The command line", 'python -c "import typer"')
 def command(world: World) -> Iterator[Finding]:
     """``--version``, and what ``ask`` takes beyond the same request by curl; the model is hot."""
     hot = world.orchestrator("command", IdleSec="1h").arm()
@@ -73,7 +73,7 @@ def _look(instance: Orchestrator) -> float:
     return time.perf_counter() - began
 
 
-@benchmark(13, "many-models", f"{MANY} registered models", "one registered model")
+@benchmark(91, "many-models", f"{MANY} registered models", "one registered model")
 def many(world: World) -> Iterator[Finding]:
     """The daemon's start and its private memory."""
     one, many = world.orchestrator("one-model"), world.orchestrator("many-models")
