@@ -16,9 +16,8 @@ def test_a_made_model_and_its_rows(tmp_path, monkeypatch):
     folder = big_model(tmp_path / "big", 64, tiny_genai_folder(tmp_path / "tiny"))
     assert (folder / "model.onnx.data").stat().st_size == pytest.approx(64 * MIB, rel=0.2)
     assert big_model(tmp_path / "big", 64, tmp_path / "not looked at") == folder
-    monkeypatch.setattr(hibernate, "CYCLES", 2)
     monkeypatch.setattr(hibernate, "bandwidth", lambda: 1e10)
-    found = list(hibernate.model_rows(folder, "m", tmp_path, 1))
+    found = list(hibernate.model_rows(folder, "m", tmp_path, 1, 2))
     rows = {row.name: row for row in found if isinstance(row, Row)}
     assert len(rows) == 6
     assert all(row.value > 0 for row in rows.values() if "private" not in row.name)

@@ -11,7 +11,7 @@ import asyncio
 import shutil
 import threading
 import time
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 BIG = 1024
 """MiB of weights."""
-CYCLES = 10
+CYCLES, BIG_CYCLES = 10, 3
+"""A gigabyte is read from disk in each; ``--long`` gives the big model as many as the other."""
 LIMIT = 8
 MEBIBYTE = 1 << 20
 HOME = Path(__file__).resolve().parents[3] / "build" / "bench"
@@ -56,19 +57,32 @@ def bandwidth(size: int = 512 << 20) -> float:
     return best
 
 
-@benchmark(35, "hibernate", "Hibernation", "the rows say what each is compared with")
-def measure(world: World) -> Iterator[Finding]:
-    """Rows of the run's own model, then of one of a gigabyte."""
+@contextmanager
+def _home(world: World) -> Iterator[Path]:
     home = HOME / world.folder.name
     try:
-        yield from model_rows(world.model, world.model.name, home, world.runs)
-        big = big_model(home, BIG, world.model)
-        yield from model_rows(big, f"{BIG} MiB of weights", home, world.runs)
+        yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def model_rows(folder: Path, name: str, home: Path, runs: int) -> Iterator[Finding]:
+@benchmark(35, "hibernate", "Hibernation", "the rows say what each is compared with")
+def measure(world: World) -> Iterator[Finding]:
+    """Rows of the run's own model."""
+    with _home(world) as home:
+        yield from model_rows(world.model, world.model.name, home, world.runs, CYCLES)
+
+
+@benchmark(36, "hibernate-big", "Hibernation of a big model", "the rows say what each is compared with")
+def measure_big(world: World) -> Iterator[Finding]:
+    """Rows of a model of a gigabyte."""
+    with _home(world) as home:
+        big = big_model(home, BIG, world.model)
+        count = CYCLES if world.long else BIG_CYCLES
+        yield from model_rows(big, f"{BIG} MiB of weights", home, world.runs, count)
+
+
+def model_rows(folder: Path, name: str, home: Path, runs: int, count: int) -> Iterator[Finding]:
     """One model's rows. Copies are made in ``home``."""
     path, manifest = asyncio.run(prepared.make(home / "cache", folder))
     load = Load("bench", "genai", str(path), options={"device": "cpu"}, keep_prefix=False)
@@ -96,9 +110,9 @@ def model_rows(folder: Path, name: str, home: Path, runs: int) -> Iterator[Findi
         f" + a warm forward pass of {rounds[0]['HOT'].first:.3f} s; the prepared copy has"
         f" {manifest.size / MEBIBYTE:.0f} MiB on disk, made in {manifest.seconds:.1f} s."
     )
-    seconds, how = asyncio.run(cycles(load, path, CYCLES))
+    seconds, how = asyncio.run(cycles(load, path, count))
     yield Row(f"{name}: wake after the kernel took the pages", "s", seconds)
-    yield Note(f"{name}: {CYCLES} cycles, in each of which {how}: one answer, {CYCLES + 1} times.")
+    yield Note(f"{name}: {count} cycles, in each of which {how}: one answer, {count + 1} times.")
 
 
 async def cycles(load: Load, folder: Path, count: int) -> tuple[list[float], str]:
@@ -108,9 +122,9 @@ async def cycles(load: Load, folder: Path, count: int) -> tuple[list[float], str
     with group(f"nsorch-bench-{time.monotonic_ns()}") as squeezed:
         worker = await Worker.start(ChildLauncher(), WorkerSpec("bench", 3))
         try:
-            await worker.greeted
-            if squeezed is not None:
-                squeezed.take(worker.pid)
+            hello = await worker.greeted
+            if squeezed is not None and hello is not None:
+                squeezed.take(hello.pid)
             for path in data:
                 take_pages(path)  # so that what the worker reads is counted as its own
             await worker.load(load)
