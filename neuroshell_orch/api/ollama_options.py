@@ -105,7 +105,8 @@ def _number(given: Mapping[str, Any], name: str) -> float | None:
     value = given.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # Compared, not converted: whole numbers of JSON have no end.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
         raise OrchError("bad-request", f"options.{name} is not a number.", "")
     return value
 

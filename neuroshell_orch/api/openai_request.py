@@ -186,7 +186,8 @@ def refuse(asked: dict[str, bool], hint: str = "Leave it out of the request.") -
 def between(name: str, value: float | None, low: float, high: float) -> None:
     """Raises OrchError where ``value`` is outside its bounds."""
     if value is not None and not low <= value <= high:
-        raise OrchError("bad-request", f"{name} is {value:g}, and must be between {low:g} and {high:g}.", "")
+        said = f"{value:g}" if abs(value) < 1e300 else "beyond all numbers"  # whole numbers of JSON have no end
+        raise OrchError("bad-request", f"{name} is {said}, and must be between {low:g} and {high:g}.", "")
 
 
 def text_of(content: str, where: str) -> str:

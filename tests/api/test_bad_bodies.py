@@ -234,6 +234,9 @@ def test_bad_bodies_are_problems_and_leave_nothing_behind(tmp_path):
             status, media, content = line.ask(operation.method, path, headers, body)
             assert status < 500, (operation.path, headers, body[:500], content[:500])
             assert not wrong or status >= 400, (operation.path, headers, body[:500], content[:500])
+            if operation.path == "/api/copy" and status < 400:  # else a wrong name is one that exists
+                copy = {"model": json.loads(body)["destination"]}
+                assert line.ask("DELETE", "/api/delete", {}, json.dumps(copy))[0] == 200
             if status >= 400:
                 assert media == "application/json"
                 problems.add(problem_of(operation.path, content))
