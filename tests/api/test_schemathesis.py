@@ -1,8 +1,9 @@
 """schemathesis, as anybody would run it, against the daemon on the loopback port: no 5xx, only what is described.
 
-In the test suite it is a small and repeatable run. ``NSORCH_FUZZ=200`` makes so many examples of each operation, each
-time others. Left out are the two streams that end only with their connection, and the check that whatever fits a schema
-is answered with success: some fields exclude each other, which a schema does not say.
+In the test suite it is a small and repeatable run with fakes. ``NSORCH_FUZZ=200`` makes so many examples of each
+operation, each time others, and does so with tiny models in the real runtimes as well. Left out are the two streams
+that end only with their connection, and the check that whatever fits a schema is answered with success: some fields
+exclude each other, which a schema does not say.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from tests.api.support_openapi import narrowed, served
 EXAMPLES = int(os.environ.get("NSORCH_FUZZ", "0"))
 
 
-@pytest.mark.timeout(120 + 60 * EXAMPLES)
-def test_the_daemon_keeps_to_its_description(tmp_path):
-    with served(tmp_path, TwoSockets, KeepAlivePolicy="server") as manager:
+@pytest.mark.timeout(300 + 60 * EXAMPLES)
+@pytest.mark.parametrize("real", [False, True] if EXAMPLES else [False], ids=lambda real: "real" if real else "fakes")
+def test_the_daemon_keeps_to_its_description(tmp_path, real):
+    with served(tmp_path, TwoSockets, real=real, KeepAlivePolicy="server") as manager:
         described = tmp_path / "openapi.json"
         described.write_text(json.dumps(narrowed(document())))
         options = {
