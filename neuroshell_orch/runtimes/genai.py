@@ -172,7 +172,8 @@ class GenaiRuntime:
         self._weights.start_filling()
         if self._tokenizer is None:
             try:
-                self._use(open_tokenizer(self._og, self._folder, self._model))
+                with self._weights.growing():
+                    self._use(open_tokenizer(self._og, self._folder, self._model))
             except RuntimeError as error:
                 raise self._refused(error) from error
         self._weights.fault_in()

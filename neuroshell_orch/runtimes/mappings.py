@@ -12,17 +12,23 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _DONTNEED: Final = 4
 _WILLNEED: Final = 3
 _POPULATE_READ: Final = 22
+_TOP_PAD: Final = -2
+_STEP: Final = 32 << 20
+_USUAL_STEP: Final = 128 << 10
+FILLERS: Final = 4
+"""Threads that fault pages in, where there are so many cores: two take half the time of one."""
 
 
 class Mapping(NamedTuple):
@@ -48,7 +54,7 @@ class Weights:
         if paths:
             before, Before.remembered = Before.remembered or Before(), None
             self._anonymous_before, self._private_before = before.anonymous, before.private
-        self._filling: threading.Thread | None = None
+        self._filling: list[threading.Thread] = []
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
         self._libc.malloc_trim.argtypes = (ctypes.c_size_t,)
@@ -88,23 +94,36 @@ class Weights:
         return sum(m.rss for m in before) - sum(m.rss for m in self._mapped())
 
     def start_filling(self) -> None:
-        """Begin to read the pages in again, in a thread: the caller has other things to do meanwhile."""
-        self._filling = threading.Thread(target=self._fill, name="fill", daemon=True)
-        self._filling.start()
+        """Begin to read the pages in again, in threads: the caller has other things to do meanwhile."""
+        mapped = self._mapped("maps")
+        count = min(FILLERS, len(os.sched_getaffinity(0)))
+        parts = [mapped[number::count] for number in range(count)]
+        self._filling = [threading.Thread(target=self._fill, args=(part,), name="fill", daemon=True) for part in parts]
+        for thread in self._filling:
+            thread.start()
 
     def fault_in(self) -> None:
         """Read the pages in again, or wait until that is done."""
-        if self._filling is None:
-            self._fill()
-        else:
-            self._filling.join()
-            self._filling = None
+        if not self._filling:
+            self.start_filling()
+        for thread in self._filling:
+            thread.join()
+        self._filling = []
 
-    def _fill(self) -> None:
+    def _fill(self, mapped: Sequence[Mapping]) -> None:
         """Where the kernel cannot read at once (before 5.14), it is asked to read ahead."""
-        for mapping in self._mapped():
+        for mapping in mapped:
             if not self._advise(mapping, _POPULATE_READ):
                 self._advise(mapping, _WILLNEED)
+
+    @contextmanager
+    def growing(self) -> Iterator[None]:
+        """While pages come in, the address space is locked most of the time: the heap grows by few big steps."""
+        self._libc.mallopt(_TOP_PAD, _STEP)
+        try:
+            yield
+        finally:
+            self._libc.mallopt(_TOP_PAD, _USUAL_STEP)
 
     def _mapped(self, how: str = "smaps") -> list[Mapping]:
         with Path("/proc/self", how).open("rb") as lines:
