@@ -157,8 +157,8 @@ def test_the_daemon_never_imports_a_runtime_nor_numpy():
 
 
 def test_the_way_of_an_ask_through_the_command_line_needs_little():
-    loaded = loaded_after("import neuroshell_orch.cli.main, neuroshell_orch.cli.ask, neuroshell_orch.client")
-    assert not loaded & {"msgspec", "numpy", "onnx", "starlette", "uvicorn", "asyncio", "rich", "dbus_fast"}
+    loaded = loaded_after("from neuroshell_orch.cli import main, early, quick, asking, answer, output, private")
+    assert not loaded & {"msgspec", "numpy", "typer", "starlette", "uvicorn", "asyncio", "rich", "dbus_fast", "inspect"}
 
 
 def test_every_module_says_what_it_owns():

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from neuroshell_orch.cli.output import span
@@ -26,18 +25,18 @@ TIMELINE: Final = b"timeline "
 """What the comment with the timeline begins with."""
 
 
-@dataclass
 class Answer:
     """What came back. Times in seconds, measured from the sending of the request."""
 
-    model: str = ""
-    text: str = ""
-    finish_reason: str | None = None
-    usage: dict[str, int] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
-    first_token_seconds: float | None = None
-    total_seconds: float = 0.0
-    timeline: dict[str, dict[str, float]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.model = ""
+        self.text = ""
+        self.finish_reason: str | None = None
+        self.usage: dict[str, int] = {}
+        self.timings: dict[str, float] = {}
+        self.first_token_seconds: float | None = None
+        self.total_seconds = 0.0
+        self.timeline: dict[str, dict[str, float]] = {}
 
     def figures(self) -> str:
         """Tokens, speed and times in one line."""

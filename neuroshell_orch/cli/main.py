@@ -39,11 +39,23 @@ def run() -> None:
     if arguments[:1] == ["ask"] and not {"-h", "--help"}.intersection(arguments):
         early.connect(arguments[1:])
     try:
+        if arguments[:1] == ["ask"] and not _completes():
+            from neuroshell_orch.cli import quick
+
+            if (known := quick.read(arguments[1:])) is not None:
+                from neuroshell_orch.cli import asking
+
+                sys.exit(guarded(lambda: asking.run(**known)))
         from neuroshell_orch.cli.root import app
 
         app(prog_name="nsorch")
     finally:
         early.drop()
+
+
+def _completes() -> bool:
+    """Whether a shell asks how a command line could go on."""
+    return any(name.startswith("_NSORCH") for name in os.environ)
 
 
 def _version() -> None:
