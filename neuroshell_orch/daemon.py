@@ -172,6 +172,11 @@ class Daemon:
         if last is None or last[0] not in configuration.models:
             return
         model, load, memory_max = last
+        plan = self.service.engine.state.plans.get(model)
+        budget = self.service.engine.state.limits.budget
+        if plan is None or any(size > budget.get(name, size) for name, size in plan.cost.hot.items()):
+            likely.forget(state_file(self._parent is not None))  # it would be refused
+            return
         default = model == configuration.settings.default_model
         kind = self.service.pool.launcher.kind
         note = likely.Likely(kind, model, *frames(load), default=default, memory_max=memory_max)

@@ -74,6 +74,14 @@ def write(path: str, likely: Likely, version: str, sources: list[str]) -> None:
     os.replace(fresh, path)  # noqa: PTH105
 
 
+def forget(path: str) -> None:
+    """Leave none."""
+    try:
+        os.unlink(path)  # noqa: PTH108 - no pathlib here
+    except OSError:
+        return
+
+
 def read(path: str, version: str) -> Likely | None:
     """The note, if there is one and it still holds."""
     try:

@@ -124,3 +124,12 @@ def test_nobody_else_hears_of_it(slept):
     body = {"messages": [{"role": "user", "content": "x"}], "stream": True}
     assert list(slept.client().events("/v1/chat/completions", body, on_comment=told.append))
     assert not [text for text in told if text.startswith(b"timeline")]
+
+
+def test_a_model_that_no_longer_fits_leaves_no_note(slept):
+    slept.settings(IdleExitSec="1h", Mode="dynamic", LogLevel="debug")
+    slept.ask("two")  # this daemon has measured what the model takes
+    slept.settings(IdleExitSec="100ms", Mode="dynamic", MemoryBudget="1M", LogLevel="debug")
+    slept.post("/orch/reload")
+    wait_until(lambda: slept.process.poll() == 0)
+    assert not note(slept).exists()
