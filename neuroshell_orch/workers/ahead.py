@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from neuroshell_orch.sd import journal
 from neuroshell_orch.workers.protocol import HEADER, Announce, Load, Loaded, decode_to_worker, encode
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Ahead:
         worker = self._release()
         if worker is not None:
             await worker.stop()
+            journal.log(journal.DEBUG, f"{self._note.model}: the worker started ahead was not wanted and is gone")
 
     def _release(self) -> Worker | None:
         worker, self._worker = self._worker, None

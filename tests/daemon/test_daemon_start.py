@@ -48,16 +48,17 @@ def test_the_next_ask_finds_its_worker_started(slept):
 
 
 def test_who_only_looks_sees_no_load_and_the_worker_goes(slept):
-    slept.settings(IdleExitSec="1h", Mode="dynamic")
+    slept.settings(IdleExitSec="1h", Mode="dynamic", LogLevel="debug")
     slept.ask("two")
     slept.process.terminate()
     slept.process.wait()
     assert slept.status()["phase"] == "COLD"
-    started = wait_until(lambda: workers(slept) or slept.process.poll() is not None)
-    assert len(started) == 1
+    started = workers(slept)  # on a slow machine it may be gone already
+    assert len(started) <= 1
     assert (slept.status()["pid"], slept.status()["reason"]) == (None, "nobody has asked")
-    wait_until(lambda: not workers(slept))
-    assert not alive(started[0])
+    wait_until(lambda: "fake: the worker started ahead was not wanted and is gone" in slept.log.read_text())
+    assert not workers(slept)
+    assert not any(map(alive, started))
     assert slept.ask("four") == "four "
 
 
