@@ -20,6 +20,7 @@ from neuroshell_orch.workers import likely
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
     from pathlib import Path
 
     from neuroshell_orch.sd.notify import Notifier
@@ -137,14 +138,15 @@ class Early:
             marks.mark("foreseen")
             self._say(note.load)
 
-    async def watch(self, importing: asyncio.Future[None]) -> None:
-        """Hear connections until ``importing`` is done, and start a worker that is no child."""
+    async def watch(self, load: Callable[[], asyncio.Future[None]]) -> None:
+        """Start a worker that is no child, then import by ``load``, and hear connections until that is done."""
         import asyncio
 
-        loop = asyncio.get_running_loop()
         launching = None
-        if self._theirs is not None and self._theirs.fileno() >= 0:
-            launching = loop.create_task(self._launch(self._theirs))
+        if self._theirs is not None and self._theirs.fileno() >= 0 and await self._connect():
+            launching = asyncio.get_running_loop().create_task(self._launch(self._theirs))
+            await asyncio.sleep(0)  # its request leaves before this process is busy importing
+        importing = load()
         while not importing.done():
             self.look()
             await asyncio.wait({importing}, timeout=0.005)
@@ -153,17 +155,27 @@ class Early:
         if launching is not None:
             await launching
 
+    async def _connect(self) -> bool:
+        """Reach the service manager."""
+        from neuroshell_orch.errors import OrchError
+        from neuroshell_orch.workers.launch import connect_systemd
+
+        try:
+            self.launcher = await connect_systemd()
+        except OrchError:
+            self.abandon()
+        return self.launcher is not None
+
     async def _launch(self, theirs: socket.socket) -> None:
         from neuroshell_orch.errors import OrchError
         from neuroshell_orch.workers.contract import WorkerSpec
-        from neuroshell_orch.workers.launch import connect_systemd
 
         note = self.note
         assert note is not None  # noqa: S101 - there is a socket because of it
+        assert self.launcher is not None  # noqa: S101 - likewise
         spec = WorkerSpec(name=note.model, number=0, memory_max=note.memory_max)
         try:
             with theirs:
-                self.launcher = await connect_systemd()
                 self.handle = await self.launcher.launch(spec, theirs)
             marks.mark("ahead")
         except OrchError:
@@ -230,7 +242,7 @@ async def _serve(parent_fd: int | None, sockets: list[socket.socket], notifier: 
     import asyncio
 
     loop = asyncio.get_running_loop()
-    await early.watch(loop.run_in_executor(None, _import))
+    await early.watch(lambda: loop.run_in_executor(None, _import))
     from neuroshell_orch.daemon import Daemon
 
     await Daemon(parent_fd, sockets, notifier, early).run()

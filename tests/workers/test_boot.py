@@ -67,10 +67,11 @@ def test_nothing_to_see_is_nothing():
 
 
 BEGUN = """
-import socket, sys, threading
+import os, sys
 from neuroshell_orch.workers import boot
 boot.begin()
-print("open" if "neuroshell_orch.runtimes.genai_open" in sys.modules else "", "msgspec" in sys.modules)
+print("open" if "neuroshell_orch.runtimes.genai_open" in sys.modules else "", "msgspec" in sys.modules, flush=True)
+os._exit(0)  # as a worker ends, whatever its threads are doing
 """
 
 
