@@ -20,7 +20,8 @@ Native: TypeAlias = Any
 
 LIBRARY: Final = "libonnxruntime-genai.so"
 LOOKED_AT: Final = ("0.18.",)
-"""The versions whose generators are known to be laid out as ``Module.Generator`` expects; others come with numpy."""
+"""The versions whose Python classes are known to be what is expected here: the C interface's own for models and
+tokenizers, a class around it for generators. Others are used by their own constructors, one after the other."""
 CONDUIT: Final = "_pybind11_conduit_v1_"
 POINTER: Final = ctypes.c_void_p
 _COUNT: Final = ctypes.c_size_t
@@ -69,14 +70,16 @@ class Interface:
 
 
 def interface(og: Native) -> Interface | None:
-    """The C interface behind the module ``og``; None where this version of it cannot exchange objects."""
+    """The C interface behind the module ``og``; None where this version of it is not known to exchange objects."""
+    if not og.__version__.startswith(LOOKED_AT):
+        return None
     library = Path(og.__file__).with_name(LIBRARY)
     return Interface(library) if hasattr(og.Model, CONDUIT) and library.is_file() else None
 
 
 def without_numpy(og: Native) -> Native:
     """The module ``og``, whose generators take and give lists."""
-    native = interface(og) if og.__version__.startswith(LOOKED_AT) else None
+    native = interface(og)
     return og if native is None else Module(og, native)
 
 

@@ -176,3 +176,15 @@ def test_what_was_begun_is_taken_once_and_only_for_the_same(folder):
 @pytest.mark.parametrize("load", [{"path": "/none"}, {}, {"parallel": 2}, {"options": {"device": "abacus"}}])
 def test_what_cannot_be_begun_is_left_to_the_load(folder, load):
     assert genai_early.begin({"path": str(folder), **load} if load else {}) is None
+
+
+def test_another_version_is_opened_by_its_own_constructors(folder, monkeypatch):
+    monkeypatch.setattr(genai_native, "LOOKED_AT", ("0.1.",))
+    model, tokenizer = genai_open.open_model(og, folder, "cpu", OVERLAY)
+    assert (type(model), type(tokenizer)) == (og.Model, og.Tokenizer)
+    assert genai_early.begin({"path": str(folder)}) is None
+    runtime = GenaiRuntime()
+    runtime.make_ready(str(folder))
+    runtime.load(Load("m", "genai", str(folder)))
+    wanted = Generate(1, [ChatMessage("user", "hi")], max_tokens=9, temperature=0)
+    assert runtime.generate(wanted, lambda *_: None, lambda: False).completion_tokens > 0
