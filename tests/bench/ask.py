@@ -63,6 +63,13 @@ def request(prompt: str, limit: int) -> bytes:
     return head.encode() + body
 
 
+def _more(sock: socket.socket, service: Tail) -> bytes:
+    try:
+        return sock.recv(65536)
+    except TimeoutError:
+        raise BenchError(f"no answer within {WAIT:.0f} s: {service.tail()}") from None
+
+
 class Tail(Protocol):
     """Whoever can say what it said last."""
 
@@ -72,7 +79,7 @@ class Tail(Protocol):
 def read(sock: socket.socket, began: float, service: Tail, midway: int, then: Callable[[], None] | None) -> Answer:
     """One answer's stream to its end; ``then`` is called after ``midway`` pieces. Raises BenchError."""
     held, everything, pieces, first, last, tokens, cached = b"", b"", [], 0.0, 0.0, 0, 0
-    while chunk := sock.recv(65536):
+    while chunk := _more(sock, service):
         everything += chunk
         # An event is one line in one chunk; the lines of HTTP's own framing do not begin with "data:".
         *lines, held = (held + chunk).split(b"\n")
