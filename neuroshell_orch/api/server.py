@@ -117,7 +117,8 @@ class Server:
     def take(self, connection: socket.socket) -> None:
         """Serve a connection that was accepted. Owns it from now on."""
         connection.setblocking(False)
-        task = asyncio.get_running_loop().create_task(self._open(connection))
+        surplus = self.connections >= self._settings().max_connections
+        task = asyncio.get_running_loop().create_task(self._open(connection, surplus=surplus))
         self._opening.add(task)
         task.add_done_callback(self._opened)
 
@@ -131,9 +132,11 @@ class Server:
         if self._accepting:
             self._watch(listener)
 
-    async def _open(self, connection: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.connect_accepted_socket(self._protocol, connection)
+    async def _open(self, connection: socket.socket, *, surplus: bool) -> None:
+        def protocol() -> Connection:
+            return Connection(self._config, self._state, self._count, self._settings(), surplus=surplus)
+
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
@@ -144,8 +147,3 @@ class Server:
     def _count(self) -> None:
         self._changed.set()
         self._clients(self.connections)
-
-    def _protocol(self) -> Connection:
-        settings = self._settings()
-        surplus = self.connections > settings.max_connections  # this one is counted already
-        return Connection(self._config, self._state, self._count, settings, surplus=surplus)

@@ -51,9 +51,9 @@ def test_all_are_answered_where_there_is_room(manager, parallel):
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({}, "too-many-streams"),
+        ({"MaxStreams": "20"}, "too-many-streams"),
         ({"MaxStreams": "1000", "MaxQueue": "20"}, "queue-full"),
-        ({"MaxStreams": "1000", "MaxQueue": "1000", "MaxConnections": "100"}, "too-many-connections"),
+        ({"MaxStreams": "1000", "MaxQueue": "1000", "MaxConnections": "30"}, "too-many-connections"),
     ],
 )
 def test_the_others_are_told_when_to_come_again(manager, settings, problem):
