@@ -164,15 +164,9 @@ def _contents(operation: Operation, schemas: dict[str, Any]) -> Iterator[tuple[s
     if operation.answer is not None:
         yield JSON, {"schema": schemas[repr(operation.answer)]}
     if operation.stream is not None:
-        each = "`data:` lines of server-sent events" if "event" in operation.stream.media else "lines"
-        # OpenAPI has no words for the parts of a stream before 3.2, whose name for them this is.
-        yield (
-            operation.stream.media,
-            {
-                "schema": {"type": "string", "description": f"The {each} are JSON; x-itemSchema is the form of each."},
-                "x-itemSchema": schemas[repr(operation.stream.of)],
-            },
-        )
+        # OpenAPI has no words for the parts of a stream before 3.2, whose name for their form this is. A `schema` would
+        # be of the whole stream; programs that check streams take it for that of a part, so that there is none.
+        yield operation.stream.media, {"x-itemSchema": schemas[repr(operation.stream.of)]}
     if operation.raw:
         yield BINARY, {"schema": {"type": "string", "format": "binary", "description": operation.raw}}
     if operation.plain:

@@ -1,8 +1,8 @@
-"""Ten thousand bodies that are wrong in some way: each is a 4xx with a problem, and the daemon's memory stays flat.
+"""Bodies that are wrong in some way: each is a 4xx with a problem, and the daemon's memory stays flat.
 
 Over one connection that is kept. What is wrong is decided by the description: a body that does not fit its schema, or
-that is no JSON, must be refused; one that happens to fit must only not break anything. ``NSORCH_BAD_BODIES=100000``
-makes more, each time others.
+that is no JSON, must be refused; one that happens to fit must only not break anything. In the test suite there are
+3000, always the same; ``NSORCH_BAD_BODIES=10000`` makes so many, each time others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.api.support_oip import HEADER
 from tests.api.support_openapi import narrowed, served, validator
 
 ASKED = os.environ.get("NSORCH_BAD_BODIES")
-COUNT = int(ASKED or 10_000)
+COUNT = int(ASKED or 3000)
 FLAT = 8 << 20
 """Bytes that the daemon may have more afterwards. It has about 20 MiB; a leak of one body in ten would be as much."""
 
@@ -130,7 +130,7 @@ def bad_requests(draw):
             True,
         )
     if kind == "deep":
-        depth = draw(st.sampled_from([65, 100, 1000, 20_000]))
+        depth = draw(st.sampled_from([65, 100, 1000, 3000]))
         left, right = draw(st.sampled_from([("[", "]"), ('{"a":', "}"), ('{"messages":[', "]}")]))
         closed = draw(st.booleans())
         return operation, {}, (left * depth + "1" + (right * depth if closed else "")).encode(), True
@@ -171,15 +171,15 @@ class Line:
         if self.connection is None:
             self.connection = http.client.HTTPConnection("localhost")
             self.connection.sock = connect(self.path)
-            self.connection.sock.settimeout(60)
+            self.connection.sock.settimeout(100)
             self.opened += 1
         try:
             self.connection.request(method, path, body, headers)
             response = self.connection.getresponse()
             content = response.read()
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise
+            raise AssertionError(f"no answer: {method} {path} {headers} {body[:500]}") from error
         if response.will_close or self.connection.sock is None:
             self.close()
         return response.status, response.getheader("content-type"), content
@@ -212,7 +212,7 @@ def private_dirty(process):
     return int(re.search(r"^Private_Dirty:\s+(\d+) kB", text, re.MULTILINE)[1]) << 10
 
 
-@pytest.mark.timeout(120 + COUNT // 50)
+@pytest.mark.timeout(300 + COUNT // 10)
 def test_bad_bodies_are_problems_and_leave_nothing_behind(tmp_path):
     refused, problems, sizes = 0, set(), []
     with served(tmp_path, KeepAlivePolicy="server") as manager:
