@@ -2,7 +2,7 @@
 
 Over one connection that is kept. What is wrong is decided by the description: a body that does not fit its schema, or
 that is no JSON, must be refused; one that happens to fit must only not break anything. In the test suite there are
-3000, always the same; ``NSORCH_BAD_BODIES=10000`` makes so many, each time others.
+2000, always the same; ``NSORCH_BAD_BODIES=10000`` makes so many, each time others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.api.support_oip import HEADER
 from tests.api.support_openapi import narrowed, served, validator
 
 ASKED = os.environ.get("NSORCH_BAD_BODIES")
-COUNT = int(ASKED or 3000)
+COUNT = int(ASKED or 2000)
 FLAT = 8 << 20
 """Bytes that the daemon may have more afterwards. It has about 20 MiB; a leak of one body in ten would be as much."""
 
