@@ -27,7 +27,7 @@ COLOURS = {
 
 def draw(folder: Path, rows: Sequence[Row], series: Mapping[str, Sequence[tuple[float, float]]]) -> list[Path]:
     """Write what there are figures for; the files. Raises ImportError without matplotlib."""
-    times = [row for row in rows if row.unit == "s" and row.name.startswith(STATES)]
+    times = [row for row in rows if row.unit == "s" and row.name.startswith(STATES) and "→" not in row.name]
     drawn: list[Path] = []
     if times:
         drawn.append(_times(folder / "bench-times.png", times))
