@@ -157,7 +157,7 @@ async def told(worker, prompt, limit=16):
 @pytest.mark.model
 @pytest.mark.anyio
 async def test_a_language_model_at_rest_takes_little_and_says_the_same_in_every_way(tmp_path):
-    """Cold, warm, hibernated and woken, prepared and not, with one thread and all: the same kernels, so no tolerance."""
+    """Cold, warm, woken, prepared and not, with one thread and all: the same kernels, so no tolerance."""
     copy = await prepare(tmp_path, smollm2_folder())
     prompts = ["What is the capital of France?", "Count to ten. " * 20]
     worker = await Worker.start(ChildLauncher(), WorkerSpec("plain", 1))
