@@ -45,7 +45,9 @@ FLAT = 1.0
 class Instance:
     """One daemon on its own socket, with a configuration of its own."""
 
-    def __init__(self, world: World, folder: Path, models: dict[str, Path], **settings: object) -> None:
+    def __init__(
+        self, world: World, folder: Path, models: dict[str, Path], runtime: str = "genai", **settings: object
+    ) -> None:
         self.folder = folder
         config = folder / "config" / "nsorch"
         (config / "models.d").mkdir(parents=True)
@@ -53,7 +55,7 @@ class Instance:
         text = "".join(f"{key}={value}\n" for key, value in keys.items())
         (config / "nsorch.conf").write_text(f"[Orchestrator]\n{text}")
         for name, path in models.items():
-            (config / "models.d" / f"{name}.conf").write_text(f"[Model]\nPath={path}\nRuntime=genai\n")
+            (config / "models.d" / f"{name}.conf").write_text(f"[Model]\nPath={path}\nRuntime={runtime}\n")
         run = folder / "run"
         run.mkdir(mode=0o700)
         self.path = folder / "api.sock"
