@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -35,6 +36,8 @@ FAILURES: Final[tuple[type[Exception], ...]] = (
 )
 _BFLOAT16: Final = 16
 _CANCEL_SECONDS: Final = 0.02
+_QUIET: Final = 50
+"""Looks without a run between them, after which nobody looks until the next one."""
 _DETAIL: Final = 400
 
 
@@ -134,7 +137,7 @@ class OnnxRuntime:
         run = onnxruntime.RunOptions()
         run.log_severity_level = 4  # what goes wrong is told by the exception, and must not reach the journal
         try:
-            with _watching(run, cancelled):
+            with _WATCH.over(run, cancelled):
                 values = (self._session.run_with_ort_values if raw else self._session.run)(names, feed, run)
         except FAILURES as error:
             if cancelled():
@@ -206,24 +209,51 @@ def _tensor(info: TensorInfo, value: Native) -> Tensor:
     return Tensor(name=info.name, datatype="BF16", shape=shape, data=data)
 
 
-@contextlib.contextmanager
-def _watching(run: Native, cancelled: Callable[[], bool]) -> Iterator[None]:
-    """While the model runs (without the interpreter's lock), tell it to stop once the job is cancelled."""
-    finished = threading.Event()
+class _Watch:
+    """One thread that looks every moment whether the run under way is cancelled, and tells it to stop.
 
-    def watch() -> None:
-        while not finished.wait(_CANCEL_SECONDS):
-            if cancelled():
-                run.terminate = True
-                return
+    A thread for each run would take longer than many a run. It lies down when there was nothing to watch for a while.
+    """
 
-    watcher = threading.Thread(target=watch, name="cancel", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        watcher.join()
+    def __init__(self) -> None:
+        self._run: tuple[Native, Callable[[], bool]] | None = None
+        self._count = 0
+        self._awake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def over(self, run: Native, cancelled: Callable[[], bool]) -> Iterator[None]:
+        """While the model runs (without the interpreter's lock)."""
+        self._run = (run, cancelled)
+        self._count += 1
+        if not self._awake.is_set():
+            self._awake.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._look_for_ever, name="cancel", daemon=True)
+            self._thread.start()
+        try:
+            yield
+        finally:
+            self._run = None
+
+    def _look_for_ever(self) -> None:
+        seen, quiet = 0, 0
+        while True:
+            time.sleep(_CANCEL_SECONDS)
+            quiet = quiet + 1 if self._count == seen else 0
+            seen = self._count
+            if (watched := self._run) is not None:
+                quiet = 0
+                run, cancelled = watched
+                if cancelled():
+                    run.terminate = True
+            elif quiet > _QUIET:
+                self._awake.clear()
+                if self._run is None:  # else a run began just now, and saw that nobody need be woken
+                    self._awake.wait()
+
+
+_WATCH: Final = _Watch()
 
 
 def detail(error: Exception) -> str:

@@ -10,9 +10,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.runtimes import onnx as onnx_runtime
 from neuroshell_orch.runtimes.onnx import OnnxRuntime
 from neuroshell_orch.runtimes.tensors import from_numpy, to_numpy
 from neuroshell_orch.workers.protocol import ChatMessage, Generate, Infer, Load, Tensor, TensorInfo
+from tests.support_daemon import wait_until
 
 ONNX_TYPES = {
     "BOOL": TensorProto.BOOL,
@@ -164,6 +166,18 @@ def test_a_model_that_never_ends_can_be_cancelled(tmp_path):
     with pytest.raises(OrchError) as cancelled:
         run(runtime, from_numpy("x", "FP32", np.ones(1, np.float32)), cancelled=stop.is_set)
     assert cancelled.value.problem == "cancelled"
+
+
+def test_who_watches_for_cancels_lies_down_and_gets_up_again(tmp_path, monkeypatch):
+    watch = onnx_runtime._Watch()
+    monkeypatch.setattr(onnx_runtime, "_WATCH", watch)
+    monkeypatch.setattr(onnx_runtime, "_QUIET", 0)
+    monkeypatch.setattr(onnx_runtime, "_CANCEL_SECONDS", 0.001)
+    runtime, _ = load(endless(tmp_path / "m.onnx"))
+    for _ in range(3):
+        with pytest.raises(OrchError, match="cancelled"):
+            run(runtime, from_numpy("x", "FP32", np.ones(1, np.float32)), cancelled=lambda: True)
+        wait_until(lambda: not watch._awake.is_set())
 
 
 def test_a_model_that_wants_more_memory_than_there_is(tmp_path):
