@@ -245,15 +245,13 @@ class Daemon:
             await asyncio.sleep(interval)
 
     async def _tell_status(self) -> None:
-        last = ""
-
-        def news() -> bool:
-            return self.service.summary() != last
-
+        last, news = "", self.service.news
         while True:
-            await self.service.engine.until(news)
-            last = self.service.summary()
-            self._notifier.status(last)
+            if (line := self.service.summary()) != last:
+                self._notifier.status(line)
+                last = line
+            await news.wait()
+            news.clear()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

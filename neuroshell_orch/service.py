@@ -74,6 +74,8 @@ class Service:
         self._freed: dict[str, Freed] = {}
         self._refused: list[str] = []
         self._reloading = asyncio.Lock()
+        self.news = asyncio.Event()
+        """The summary may be another one."""
         self.engine = Engine(self._perform, changed=self._changed, pong=pong, leave=leave)
         self.accounts = Accounts(state_dir(), self._settings, self.engine.post)
         self.pool = Pool(
@@ -120,6 +122,7 @@ class Service:
             self._refused = []
             self.configuration = fresh
             self._replan()
+            self.news.set()
             warnings = [str(finding) for finding in fresh.warnings]
             journal.log(
                 journal.NOTICE,
@@ -360,6 +363,7 @@ class Service:
             )
 
     def _changed(self, change: msg.Changed) -> None:
+        self.news.set()
         self.listeners.tell(
             Happened("transition", time.time(), change.model, change.before, change.after, change.reason)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 
 import pytest
 
@@ -108,3 +109,43 @@ async def test_a_defect_surfaces():
     turn.cancel()
     with suppress(asyncio.CancelledError):
         await turn
+
+
+async def test_a_hot_model_takes_an_ask_without_a_turn_of_the_loop():
+    async with stage() as it:
+        first = asyncio.ensure_future(it.engine.ask("a"))
+        await it.engine.until(lambda: bool(it.actions))
+        await it.done(m.Loaded("a", 1))
+        it.engine.finished((await first)[0])
+        await it.done(m.Ping())
+        turns = []
+        asyncio.get_running_loop().call_soon(turns.append, "the loop turned")
+        name, worker = await it.engine.ask("a")
+        assert worker == 1
+        assert not turns
+        it.engine.finished(name)
+
+
+async def test_a_defect_that_an_ask_comes_upon_ends_the_engine_as_well():
+    it = Stage()
+    task = asyncio.ensure_future(it.engine.run())
+    await it.done(m.Configured({"a": m.Plan(Parameters("timeout", "timeout"))}, m.Limits()))
+    await asyncio.sleep(0)  # the engine lies down
+    it.engine._perform = None
+    with pytest.raises(TypeError):
+        await it.engine.ask("a")
+    with pytest.raises(TypeError):
+        await task
+
+
+async def test_what_an_ask_sets_off_is_not_said_on_its_behalf():
+    said = ContextVar("said", default="nothing")
+    async with stage() as it:
+        heard = []
+        it.engine._perform = lambda _action: heard.append(said.get())
+        said.set("something")
+        turn = asyncio.ensure_future(it.engine.ask("a"))
+        await it.engine.until(lambda: bool(heard))
+        turn.cancel()
+        assert heard == ["nothing"]
+        await it.engine.until(lambda: not it.engine.state.asks)
