@@ -47,7 +47,9 @@ class Freeing:
         rungs = {warmth.name.lower(): warmth for warmth in Warmth if warmth is not Warmth.HOT}
         if to not in rungs:
             raise OrchError("bad-request", f"There is no rung {to[:40]!r} to go to.", f"There are: {', '.join(rungs)}.")
-        names = [self._resolve(model)] if model else list(self._engine.state.models)
+        if model == "":  # what a script sends whose variable is not set; it does not mean all of them
+            raise OrchError("bad-request", "The model's name is empty.", "Leave it out to mean all models.")
+        names = list(self._engine.state.models) if model is None else [self._resolve(model)]
         return list(await asyncio.gather(*(self._free(name, rungs[to]) for name in names)))
 
     async def _free(self, name: str, to: Warmth) -> FreedModel:

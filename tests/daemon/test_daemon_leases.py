@@ -11,6 +11,7 @@ from contextlib import closing
 
 import pytest
 
+from neuroshell_orch.errors import OrchError
 from tests.support_daemon import wait_until
 from tests.support_fake import ROOT
 
@@ -42,6 +43,12 @@ def test_free_says_what_came_back(warm):
     assert warm.status()["freed"] == found["freed"]
     warm.ask()
     assert warm.post("/orch/free", {"model": "fake", "to": "parked"})[0]["after"] == "PARKED"
+
+
+def test_an_empty_name_is_not_all_models(warm):
+    with pytest.raises(OrchError, match="name is empty"):
+        warm.post("/orch/free", {"model": ""})
+    assert warm.phase("fake") == "HOT"
 
 
 def test_a_worker_that_keeps_its_memory_is_told(warm):
