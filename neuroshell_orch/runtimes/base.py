@@ -35,6 +35,9 @@ BUILTIN: Final = {
     "encoder": "neuroshell_orch.runtimes.encoder",
 }
 
+PARALLEL_PREPACK: Final = "session.prepack.enable_parallel"
+"""onnxruntime's option to lay out weights for the kernels by all threads of the session; versions without ignore it."""
+
 
 class Emit(Protocol):
     """Takes one piece of an answer, and the scores of its tokens where those were asked for."""

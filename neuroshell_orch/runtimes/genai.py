@@ -141,7 +141,8 @@ class GenaiRuntime:
         else:
             ready, self._ready = self._ready, None
             tokenizer = None if ready is None else ready.take(self._folder)
-            self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay_of(threads), tokenizer)
+            overlay = overlay_of(threads, alone=tokenizer is not None)
+            self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay, tokenizer)
         self._ends = frozenset(int(number) for number in self._tokenizer.eos_token_ids)
         self._template = Template(self._tokenizer)
 

@@ -14,9 +14,10 @@ import sys
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from neuroshell_orch.marks import mark
+from neuroshell_orch.runtimes import base, heap
 from neuroshell_orch.runtimes.genai_native import POINTER, Interface, TokenizerCalls, Tokens, interface
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 Native: TypeAlias = Any
 """An object of onnxruntime_genai, which comes without types."""
+
+_FEW: Final = 2
 
 
 def open_model(
@@ -52,9 +55,13 @@ def open_model(
     return opened, Tokenizer(og, begun.tokenizer.result(), native)
 
 
-def overlay_of(threads: int) -> dict[str, Any]:
-    """What is changed in a model's own configuration."""
-    return {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
+def overlay_of(threads: int, *, alone: bool = False) -> dict[str, Any]:
+    """What is changed in a model's own configuration. ``alone``: no tokenizer is made at the same time.
+
+    All threads lay out the weights, unless there are two and the tokenizer needs one of them: a sixth slower.
+    """
+    options = {"intra_op_num_threads": threads, base.PARALLEL_PREPACK: str(int(alone or threads > _FEW))}
+    return {"model": {"decoder": {"session_options": options}}}
 
 
 def begin_opening(native: Interface, folder: Path, device: str, overlay: dict[str, Any]) -> Begun:
@@ -98,7 +105,8 @@ def _model(native: Interface, folder: Path, device: str, overlay: dict[str, Any]
         if device != "cpu":
             native.checked("OgaConfigAppendProvider", POINTER, ctypes.c_char_p)(config, device.encode())
         native.checked("OgaConfigOverlay", POINTER, ctypes.c_char_p)(config, json.dumps(overlay).encode())
-        return _new(native, "OgaCreateModelFromConfig", config)
+        with heap.loading():
+            return _new(native, "OgaCreateModelFromConfig", config)
     finally:
         native.free("Config")(config)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from neuroshell_orch.runtimes import base, heap
 from neuroshell_orch.runtimes.genai_kept import LEAST, shared_by
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ def open_rows(folder: Path, config: Any, threads: int, rows: int, context: int) 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
+    options.add_session_config_entry(base.PARALLEL_PREPACK, "1")
     try:
-        session = onnxruntime.InferenceSession(str(folder / form.file), options, ["CPUExecutionProvider"])
+        with heap.loading():
+            session = onnxruntime.InferenceSession(str(folder / form.file), options, ["CPUExecutionProvider"])
     except onnx.FAILURES as error:
         raise RuntimeError(onnx.detail(error)) from error
     inputs = {value.name: value for value in session.get_inputs()}

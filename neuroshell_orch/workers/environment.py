@@ -26,14 +26,16 @@ _FIXED: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONUNBUFFERED": "1",
 }
-_MMAP_THRESHOLD: Final = "glibc.malloc.mmap_threshold=131072"
-"""Keeps big buffers out of the heap, so that they go back to the kernel one by one."""
+_MALLOC: Final = {"glibc.malloc.mmap_threshold": 128 << 10, "glibc.malloc.arena_max": 2}
+"""Big buffers stay out of the heap, so that they go back to the kernel one by one. Two heaps: the allocator gives the
+end of none but the first back when it is told to, so with one for each thread 3 MiB stayed in a model at rest, and 15
+in one at work; with a single one, what is kept and what is not lie mixed, and 2 MiB stayed."""
 
 
 def worker_environment(inherited: Mapping[str, str], extra: Mapping[str, str]) -> dict[str, str]:
     """The daemon's environment without what systemd meant for the daemon alone, then ours, then ``extra``."""
     kept = {k: v for k, v in inherited.items() if k not in _NEVER and not k.startswith(_NEVER_PREFIXES)}
     tunables = [part for part in kept.get("GLIBC_TUNABLES", "").split(":") if part]
-    if not any(part.startswith("glibc.malloc.mmap_threshold=") for part in tunables):
-        tunables.append(_MMAP_THRESHOLD)
+    said = {part.partition("=")[0] for part in tunables}
+    tunables += [f"{name}={value}" for name, value in _MALLOC.items() if name not in said]
     return {**kept, **_FIXED, "GLIBC_TUNABLES": ":".join(tunables), **extra}

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import onnxruntime_genai as og
 import pytest
 
-from neuroshell_orch.runtimes import genai_early, genai_native, genai_open
+from neuroshell_orch.runtimes import base, genai_early, genai_native, genai_open
 from neuroshell_orch.runtimes.genai import GenaiRuntime
 from neuroshell_orch.workers.protocol import ChatMessage, Generate, Load
 from tests.support_tiny import tiny_genai_folder
@@ -171,6 +171,14 @@ def test_what_was_begun_is_taken_once_and_only_for_the_same(folder):
     other = genai_early.begin(load)
     model, _tokenizer = genai_open.open_model(og, folder, "cpu", genai_open.overlay_of(1))
     assert model._pointer != other.model.result()
+
+
+@pytest.mark.parametrize(
+    ("threads", "alone", "all_threads"), [(1, False, "0"), (2, False, "0"), (2, True, "1"), (3, False, "1")]
+)
+def test_all_threads_lay_out_the_weights_unless_the_tokenizer_needs_one(threads, alone, all_threads):
+    options = genai_open.overlay_of(threads, alone=alone)["model"]["decoder"]["session_options"]
+    assert options == {"intra_op_num_threads": threads, base.PARALLEL_PREPACK: all_threads}
 
 
 @pytest.mark.parametrize("load", [{"path": "/none"}, {}, {"parallel": 2}, {"options": {"device": "abacus"}}])

@@ -41,15 +41,18 @@ def test_the_environment():
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
-        "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072",
+        "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072:glibc.malloc.arena_max=2",
     }
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("glibc.malloc.check=1", "glibc.malloc.check=1:glibc.malloc.mmap_threshold=131072"),
-        ("glibc.malloc.mmap_threshold=5", "glibc.malloc.mmap_threshold=5"),
+        (
+            "glibc.malloc.check=1",
+            "glibc.malloc.check=1:glibc.malloc.mmap_threshold=131072:glibc.malloc.arena_max=2",
+        ),
+        ("glibc.malloc.mmap_threshold=5:glibc.malloc.arena_max=9",) * 2,
     ],
 )
 def test_tunables_of_the_user_are_kept(before, after):
