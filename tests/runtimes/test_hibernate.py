@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes import genai_rest
+from neuroshell_orch.runtimes import prepare as prepare_runtime
 from neuroshell_orch.runtimes.genai import GenaiRuntime
 from neuroshell_orch.runtimes.mappings import Weights, mappings_of
 from neuroshell_orch.workers.copies import LOCK, MANIFEST
@@ -152,6 +154,22 @@ async def test_a_prepared_language_model_writes_the_same(tmp_path):
 async def told(worker, prompt, limit=16):
     request = Generate(worker.next_job(), [ChatMessage("user", prompt)], max_tokens=limit, temperature=0)
     return "".join([piece.text async for piece in worker.generate(request) if hasattr(piece, "text")])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"model": {"merges": [["a", "b"], ["ab", "ö"]]}}, '{"model":{"merges":["a b","ab ö"]}}'),
+        ({"model": {"merges": ["a b"]}}, '{"model":{"merges":["a b"]}}'),
+        ({"model": {"merges": [["a b", "c"], ["d", "e"]]}}, '{"model":{"merges":[["a b","c"],["d","e"]]}}'),
+        ({"model": {"vocab": []}}, None),
+        ({"model": {"merges": [["\ud800", "b"]]}}, None),
+        ([], None),
+    ],
+)
+def test_a_copys_tokenizer_is_written_briefly_where_that_says_the_same(before, after):
+    content = json.dumps(before, indent=2).encode()
+    assert prepare_runtime._brief(content) == (content if after is None else after.encode())
 
 
 @pytest.mark.model
