@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from neuroshell_orch.engine import Engine
     from neuroshell_orch.workers.answer import Answer
     from neuroshell_orch.workers.pool import Pool
-    from neuroshell_orch.workers.process import Worker
-
-T = TypeVar("T")
 
 
 class Desk:
@@ -70,39 +67,39 @@ class Desk:
         on_turn: Callable[[], None] = lambda: None,
     ) -> Outputs:
         """The outputs of a tensor model; ``on_turn`` is called when the waiting is over. Raises OrchError."""
-        return await self._whole(
-            model, lambda worker, job: worker.infer(msgspec.structs.replace(request, job=job)), options, on_turn
-        )
+        outputs: Outputs = await self._whole(model, request, options, on_turn)
+        return outputs
 
     async def embed(self, model: str, request: Embed, options: AskOptions = NO_OPTIONS) -> Embedded:
         """The vectors of an encoder. Raises OrchError."""
-        return await self._whole(
-            model, lambda worker, job: worker.embed(msgspec.structs.replace(request, job=job)), options
-        )
+        embedded: Embedded = await self._whole(model, request, options)
+        return embedded
 
     async def _whole(
         self,
         model: str,
-        run: Callable[[Worker, int], Coroutine[None, None, T]],
+        request: Infer | Embed,
         options: AskOptions,
         on_turn: Callable[[], None] = lambda: None,
-    ) -> T:
+    ) -> Any:  # noqa: ANN401 - Outputs or Embedded
         """The one answer of a job, whose cancellation is passed on and seen to its end."""
         self._arriving(model)
         name, number = await self._engine.ask(model, options)
-        on_turn()
         try:
+            on_turn()
             worker = self._pool.worker(number)
             job = worker.next_job()
-            running = asyncio.ensure_future(run(worker, job))
+            running = worker.begin(msgspec.structs.replace(request, job=job))
         except BaseException:
             self._engine.finished(name)
             raise
         try:
-            answer = await asyncio.shield(running)
+            answer = await running
         except asyncio.CancelledError:
+            if running.done() and not running.cancelled():
+                running.exception()  # it came in the same instant, and nobody is left who could be told
             self._engine.cancel(name, lambda: worker.cancel(job))
-            self._linger(self._see_out(name, running))
+            self._linger(self._see_out(name, worker.ending(job)))
             raise
         except OrchError:
             self._engine.finished(name)
@@ -127,7 +124,7 @@ class Desk:
                 pass
         self._engine.finished(name)
 
-    async def _see_out(self, name: str, run: asyncio.Future[T]) -> None:
+    async def _see_out(self, name: str, end: asyncio.Future[Any]) -> None:
         with suppress(OrchError):  # likewise
-            await run
+            await end
         self._engine.finished(name)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from neuroshell_orch.api.limits import CLIENT, PROCESS, REFUSED
+from neuroshell_orch.api.limits import CLIENT, PRESENCE, PROCESS, REFUSED, Presence
 from neuroshell_orch.api.problems import body_of, encode
 from neuroshell_orch.config.values import format_size, format_timespan
 from neuroshell_orch.errors import OrchError
@@ -34,6 +34,8 @@ STRIDE: Final = 64 << 10
 """Bytes of a body that must come in one period of RequestTimeoutSec."""
 LINGER: Final = 2.0
 """Seconds in which a client that has its answer may stop sending."""
+_JOINED: Final = 1 << 16
+"""Bytes of a body that are copied to leave in one write with their head."""
 CONTROL: Final = b"/orch"
 """Where a connection too many is served nevertheless: nobody could look or free memory otherwise."""
 
@@ -49,6 +51,7 @@ class Connection(HttpToolsProtocol):
         self._settings = settings
         self._surplus = surplus
         self._who = ""
+        self._presence = Presence()
         self._process: tuple[int, int] | None = None
         self._reading = "head"
         """head, body, or an empty string between requests."""
@@ -64,6 +67,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connected."""
         super().connection_made(transport)
+        self._together = _Together(transport, self.loop)
         self._process = _peer(transport)
         self._who = "" if self._process is None else f"process {self._process[0]}"
         self._set_clock()
@@ -87,6 +91,7 @@ class Connection(HttpToolsProtocol):
         if self._taking is not None:
             self._taking.cancel()
         super().connection_lost(exc)
+        self._presence.leave()
         self._count()
 
     def pause_writing(self) -> None:
@@ -115,10 +120,13 @@ class Connection(HttpToolsProtocol):
         """Its head is there."""
         self.scope[CLIENT] = self._who  # type: ignore[typeddict-unknown-key]
         self.scope[PROCESS] = self._process  # type: ignore[typeddict-unknown-key]
+        self.scope[PRESENCE] = self._presence  # type: ignore[typeddict-unknown-key]
         refusal = self._objection()
         if refusal is not None:
             self.scope[REFUSED] = refusal  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
+        # Only its write and close matter to the cycle. It begins to serve when this call is over.
+        self.cycle.transport = self._together  # type: ignore[assignment]
         self._reading, self._heard = "body", 0
 
     def on_body(self, body: bytes) -> None:
@@ -133,6 +141,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer was given, perhaps before the request was read."""
+        self._together.flush()
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self._watch()
@@ -219,6 +228,46 @@ class Connection(HttpToolsProtocol):
             )
             self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+class _Together:
+    """A transport by which the head of a response leaves in one write with the beginning of its body, if that is there.
+
+    A body that comes later does not keep its head waiting for more than a turn of the event loop.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head: bytes | None = None
+        self.flushing: asyncio.Handle | None = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Some of a response. What looks like a head and is none arrives as well."""
+        if self._head is not None:
+            if len(data) <= _JOINED:
+                data, self._head = self._head + data, None
+            self.flush()
+            self._transport.write(data)
+        elif data[:9] == b"HTTP/1.1 ":
+            self._head = bytes(data)
+            self.flushing = self._loop.call_soon(self.flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close it once all has left."""
+        self.flush()
+        self._transport.close()
+
+    def flush(self) -> None:
+        """Let a head leave without a body."""
+        if self.flushing is not None:
+            self.flushing.cancel()
+            self.flushing = None
+        head, self._head = self._head, None
+        if head is not None:
+            self._transport.write(head)
 
 
 def _peer(transport: asyncio.Transport) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from neuroshell_orch.api.answers import Answers
 from neuroshell_orch.api.joined import Run
-from neuroshell_orch.api.limits import CLIENT, IN_FORCE
+from neuroshell_orch.api.limits import CLIENT, IN_FORCE, PRESENCE
 from neuroshell_orch.api.problems import problem_response
 from neuroshell_orch.api.requests import pieces
 from neuroshell_orch.errors import OrchError
@@ -88,6 +88,7 @@ class Idempotent:
             if kept.asked != asked:
                 raise _reused()
             return Run.over(asked, kept.head, kept.body)
+        scope.pop(PRESENCE, None)  # a run ends when nobody listens any more, not when the first one leaves
         run = Run(asked)
         run.task = asyncio.create_task(self._run(run, name, keep, app, scope, body))
         self._runs[name] = run

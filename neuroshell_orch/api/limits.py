@@ -30,6 +30,8 @@ CLIENT: Final = "nsorch.client"
 """In a scope: who asks. Nobody sees it but us."""
 PROCESS: Final = "nsorch.process"
 """In a scope: the process at the other end of the unix socket and its user, as the kernel knows them; else None."""
+PRESENCE: Final = "nsorch.presence"
+"""In a scope: the Presence of whoever asks, where its connection tells it."""
 _SEATS: Final = "nsorch.seats"
 _SEAT: Final = "nsorch.seat"
 _DRAINED: Final = 1 << 20
@@ -41,6 +43,20 @@ _TEXTS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """JSON's strings; one that does not end is one as well, so that this takes time in proportion to the text only."""
 _STEPS: Final = bytes(1 if chr(byte) in "[{" else 255 for byte in range(256))
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if chr(byte) not in "[]{}")
+
+
+class Presence:
+    """Whether a client is still there, and what is to happen in the instant in which it leaves."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.on_leaving: Callable[[], object] | None = None
+
+    def leave(self) -> None:
+        """It is not."""
+        self.gone = True
+        if self.on_leaving is not None:
+            self.on_leaving()
 
 
 class Bounds:

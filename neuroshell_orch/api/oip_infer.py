@@ -121,8 +121,11 @@ async def _infer(request: Request, service: Service, state: State, model: str, w
     order = Infer(job=0, inputs=inputs, outputs=[output.name for output in wanted.outputs])
     work = service.desk.infer(model, order, options, lambda: watch.lap("queue"))
     try:
-        async with asyncio.timeout(seconds):
+        if seconds is None:
             outputs = await while_connected(request, work)
+        else:
+            async with asyncio.timeout(seconds):
+                outputs = await while_connected(request, work)
     except TimeoutError:
         message = f"The request was not done within its timeout of {round((seconds or 0) * 1_000_000)} µs."
         raise OrchError("timed-out", message, "Give it more time, or preload the model.") from None

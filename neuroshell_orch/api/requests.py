@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from neuroshell_orch.api.limits import IN_FORCE, REFUSED, check_depth, too_large
+from neuroshell_orch.api.limits import IN_FORCE, PRESENCE, REFUSED, Presence, check_depth, too_large
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ async def while_connected(request: Request, work: Coroutine[None, None, T]) -> T
 
     The body must have been read before.
     """
+    presence: Presence | None = request.scope.get(PRESENCE)
+    if presence is not None:
+        return await _while_present(presence, work)
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
@@ -88,6 +91,32 @@ async def while_connected(request: Request, work: Coroutine[None, None, T]) -> T
         if not task.done():
             task.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _while_present(presence: Presence, work: Coroutine[None, None, T]) -> T:
+    """Likewise, without a task that waits for it to leave."""
+    if presence.gone:
+        work.close()
+        raise ClientGone
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - there is one wherever something is awaited
+    others, left = task.cancelling(), False
+
+    def leave() -> None:
+        nonlocal left
+        left = task.cancel()
+
+    presence.on_leaving = leave
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if left and task.cancelling() == others + 1:
+            raise ClientGone from None
+        raise
+    finally:
+        presence.on_leaving = None
+        if left:
+            task.uncancel()
 
 
 async def _disconnected(request: Request) -> None:

@@ -150,19 +150,29 @@ class Worker:
         return embedded
 
     async def _whole(self, request: Infer | Embed) -> Any:  # noqa: ANN401 - Outputs or Embedded
-        """The one frame that answers ``request``."""
-        if self._is_over():
-            raise self._death()
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._inferences[request.job] = future
         try:
-            self._send(request)
-            return await future
+            return await self.begin(request)
         except asyncio.CancelledError:
             self.cancel(request.job)
             raise
-        finally:
-            self._inferences.pop(request.job, None)
+
+    def begin(self, request: Infer | Embed) -> asyncio.Future[Any]:
+        """Send it at once; the one frame that answers it. Giving up waiting does not cancel the job: see ``ending``."""
+        if self._is_over():
+            raise self._death()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._send(request)
+        self._inferences[request.job] = future
+        return future
+
+    def ending(self, job: int) -> asyncio.Future[Any]:
+        """The end of a job for whose answer nobody waits any more; done at once where it has ended."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if job in self._inferences:
+            self._inferences[job] = future
+        else:
+            future.set_result(None)
+        return future
 
     def cancel(self, job: int) -> None:
         """Stop a job soon; unknown or ended ones are ignored. What it would still say is thrown away."""
@@ -215,7 +225,7 @@ class Worker:
                     del self._answers[part.job]
         elif kind is Outputs or kind is Embedded:
             whole = cast("Outputs | Embedded", message)
-            _resolve(self._inferences.get(whole.job), whole)
+            _resolve(self._inferences.pop(whole.job, None), whole)
         elif kind is Failed:
             self._failed(cast("Failed", message))
         elif kind is Hello:
@@ -239,7 +249,7 @@ class Worker:
         if answer is not None:
             answer.fail(error)
         else:
-            _reject(self._inferences.get(failed.job), error)
+            _reject(self._inferences.pop(failed.job, None), error)
 
     def _hold(self, job: int, held: bool) -> None:
         if job in self._answers:
@@ -282,6 +292,7 @@ class Worker:
         for answer in self._answers.values():
             answer.fail(self._death())
         self._operations.clear()
+        self._inferences.clear()
         self._answers.clear()
 
     def _death(self) -> OrchError:
