@@ -22,6 +22,7 @@ from neuroshell_orch.api.named import Named
 from neuroshell_orch.api.oip_state import State
 from neuroshell_orch.api.problems import on_crash, on_http_error, on_orch_error
 from neuroshell_orch.api.requests import ClientGone
+from neuroshell_orch.api.table import Table
 from neuroshell_orch.config.paths import runtime_dir
 from neuroshell_orch.errors import OrchError
 
@@ -95,7 +96,6 @@ class Keys:
 
 def _routed(service: Service, routes: Sequence[BaseRoute]) -> Starlette:
     app = Starlette(
-        routes=routes,
         exception_handlers={
             OrchError: on_orch_error,
             HTTPException: on_http_error,
@@ -104,6 +104,7 @@ def _routed(service: Service, routes: Sequence[BaseRoute]) -> Starlette:
             Exception: on_crash,
         },
     )
+    app.router = Table(routes)
     app.state.service = service
     app.state.oip = State()
     return app
