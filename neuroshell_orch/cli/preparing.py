@@ -18,6 +18,7 @@ from neuroshell_orch.config.write import require_model
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.planning import order_of, prepares
 from neuroshell_orch.workers import copies, prepared
+from neuroshell_orch.workers.preparing import gains
 
 if TYPE_CHECKING:
     from neuroshell_orch.config.load import Configuration
@@ -62,6 +63,8 @@ def sentence(configuration: Configuration, model: ModelSettings) -> str:
         return f"not used, {problem}; it is made anew when it is next needed"
     if use == "make":
         return "not yet; made when the model is next loaded, or now by: nsorch model prepare"
+    if gains(order_of(configuration, model.name).load):
+        return "not yet; made by: nsorch model prepare"
     return "no (its mode does not hibernate)"
 
 
@@ -73,6 +76,12 @@ def _threads(manifest: copies.Manifest) -> str:
     return f"; fastest with {tuning.threads} thread{'s' * (tuning.threads != 1)} ({rates})"
 
 
+def _wants(configuration: Configuration, name: str) -> bool:
+    """Whether the model is to have a copy."""
+    use = prepares(configuration, name)
+    return use == "make" or (use == "use" and gains(order_of(configuration, name).load))
+
+
 def _source(model: ModelSettings) -> Path:
     return Path(model.path).expanduser()
 
@@ -82,11 +91,12 @@ def after_adding(name: str) -> None:
     from neuroshell_orch.cli.answer import Waiting
 
     found = local.configuration()
-    if name not in found.models or prepares(found, name) != "make":
+    if name not in found.models or not _wants(found, name):
         return
+    tune = prepares(found, name) == "make"  # seconds, where somebody may be waiting for the first answer
     try:
         with Waiting(f"preparing {name}"):
-            asyncio.run(prepared.make(cache_dir(), _source(found.models[name]), tune=True))
+            asyncio.run(prepared.make(cache_dir(), _source(found.models[name]), tune=tune))
     except OrchError as error:
         output.note(f"nsorch: {name} works, but no prepared copy could be made: {error.message}")
 
@@ -101,10 +111,11 @@ def prepare(name: str, *, again: bool, as_json: bool) -> None:
         if prepares(found, name) == "never":
             hint = f"Set Prepare=auto or yes in the file of the model, {found.models[name].source}."
             raise OrchError("not-allowed", f"Prepare=no holds for {name}: a copy would not be used.", hint)
-    names = [name] if name else [other for other in found.models if prepares(found, other) == "make"]
+    names = [name] if name else [other for other in found.models if _wants(found, other)]
     if not names and not as_json:
         output.say(
-            "No model needs a copy: Prepare=auto makes them where a mode hibernates. Name one to make it anyway."
+            "No model needs a copy: Prepare=auto makes them of small language models and where a mode hibernates. "
+            "Name one to make it anyway."
         )
     done: dict[str, object] = {}
     for each in names:

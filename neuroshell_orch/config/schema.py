@@ -74,7 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_memory_max: Annotated[int | Percent, Key(MEMORY, "The most memory that one worker may use.")] = UNLIMITED
     shared_memory: Annotated[bool, Key(BOOL, "Programs of this user may pass tensors in shared memory.")] = False
     prepare: Annotated[
-        str, Key(_PREPARE, "Copies of models whose weights can be given back: auto makes them where a mode hibernates.")
+        str, Key(_PREPARE, "Copies that load faster: auto makes them of small language models and to hibernate.")
     ] = "auto"
     allow_origins: Annotated[
         tuple[str, ...], Key(ORIGINS, "Web pages that may call the loopback port; they need a token as well.")

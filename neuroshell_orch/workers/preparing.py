@@ -1,9 +1,11 @@
 """When prepared copies are made and used: a load finds its copy, or goes on without one while it is made.
 
-Owns one making per model at a time. The first copy of a small model that wants to hibernate is waited for, which takes
-a second or two; a big one serves from its own files meanwhile, and so does one whose copy became useless (another
-runtime, another processor, a changed model, a damaged file). A copy that cannot be made costs nothing but its benefit.
-Must not know how a copy is made (``prepared`` does), nor which models should hibernate.
+Owns one making per model at a time, and the question which models gain by a copy even where they never hibernate:
+those get it when they are added, and anew when it became useless. The first copy of a small model that wants to
+hibernate is waited for, which takes a second or two; a big one serves from its own files meanwhile, and so does one
+whose copy became useless (another runtime, another processor, a changed model, a damaged file). A copy that cannot be
+made costs nothing but its benefit. Must not know how a copy is made (``prepared`` does), nor which models should
+hibernate.
 """
 
 from __future__ import annotations
@@ -28,8 +30,29 @@ PATIENCE: Final = 20.0
 """Seconds that a load waits at the most for its model's first copy."""
 SMALL: Final = 512 << 20
 """Bytes of a model for whose copy it waits at all. A hundred MiB were measured at a second and a half."""
+LEAST: Final = 16 << 20
+"""Bytes below which a model is loaded at once anyway."""
 
 _GPU: Final = Path("/dev/nvidiactl")
+
+
+def gains(load: Load) -> bool:
+    """Whether a copy is worth its disk even where the model never hibernates.
+
+    Measured with a language model of 100 MiB: loaded in four fifths of the time, a third of the private memory,
+    a tenth more tokens a second.
+    """
+    if load.runtime != "genai" or _elsewhere(load):
+        return False
+    try:
+        return LEAST <= copies.size_of(Path(load.path)) <= SMALL
+    except OSError:
+        return False  # the load itself says what is wrong
+
+
+def _elsewhere(load: Load) -> bool:
+    """Whether the model may run on an accelerator: a copy is made for the processor's kernels."""
+    return load.options.get("device", "auto") != "cpu" and _GPU.exists()
 
 
 class Preparer:
@@ -45,12 +68,14 @@ class Preparer:
     async def load_of(self, order: Order) -> Load:
         """The order's load: of the prepared copy where there is one, or will be soon and is wanted."""
         load = order.load
-        if order.prepare == "never" or (load.options.get("device", "auto") != "cpu" and _GPU.exists()):
-            return load  # a copy is made for the processor's kernels
+        if order.prepare == "never" or _elsewhere(load):
+            return load
         source = Path(load.path)
         wanted = order.prepare == "make"
-        if not wanted and not copies.has_other(self._cache, source):
-            return load
+        if not wanted:
+            if not copies.has_other(self._cache, source):
+                return load
+            wanted = gains(load)
         try:
             found = await asyncio.to_thread(copies.find, self._cache, source)
             if found is None and wanted:

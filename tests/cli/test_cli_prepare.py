@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.support_tiny import tiny_genai_folder
@@ -53,6 +57,22 @@ def test_whom_a_copy_is_made_for(tiny):
     assert "Prepare=no holds for tiny" in refused.err
     assert "no (Prepare=no)" in tiny("model", "show", "tiny").out
     assert tiny("model", "prepare", "other").code != 0
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="the model may run on the accelerator, without a copy")
+def test_a_small_language_model_comes_with_its_copy_in_every_mode(tiny):
+    folder = tiny_genai_folder(tiny.root / "second")
+    (folder / "more.bin").touch()
+    os.truncate(folder / "more.bin", 16 << 20)
+    result = tiny("model", "add", "second", str(folder))
+    assert (result.code, result.err) == (0, ""), result
+    assert tiny("model", "show", "second", "--json").json["prepared"]["threads"] is None, "nobody waits for that"
+    assert tiny("model", "gc").out == "0 B freed.\n", "it is used"
+    (copy,) = folders(tiny)
+    shutil.rmtree(copy)
+    assert "not yet; made by: nsorch model prepare" in tiny("model", "show", "second").out
+    assert tiny("model", "prepare").out.startswith("second is prepared: ")
+    assert folders(tiny) == [copy]
 
 
 def test_with_prepare_yes_a_model_comes_with_its_copy_and_takes_it_along(tiny):

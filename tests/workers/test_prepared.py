@@ -318,6 +318,40 @@ async def test_a_mode_that_does_not_hibernate_makes_nothing(made, tmp_path, monk
     assert making.calls == []
 
 
+@pytest.mark.parametrize(
+    ("runtime", "size", "gain"),
+    [
+        ("genai", preparing.LEAST, True),
+        ("genai", preparing.LEAST - 1, False),
+        ("genai", preparing.SMALL, True),
+        ("genai", preparing.SMALL + 1, False),
+        ("onnx", preparing.LEAST, False),
+    ],
+)
+def test_small_language_models_gain_by_a_copy_in_every_mode(tmp_path, monkeypatch, runtime, size, gain):
+    (tmp_path / "model.onnx.data").touch()
+    os.truncate(tmp_path / "model.onnx.data", size)
+    load = Load("m", runtime, str(tmp_path))
+    monkeypatch.setattr(preparing, "_GPU", tmp_path / "none")
+    assert preparing.gains(load) == gain
+    monkeypatch.setattr(preparing, "_GPU", tmp_path)
+    assert not preparing.gains(load), "where there is an accelerator, it may run there"
+    assert not preparing.gains(Load("m", runtime, str(tmp_path / "gone"), options={"device": "cpu"}))
+
+
+@pytest.mark.parametrize("gain", [True, False])
+async def test_what_gains_has_its_useless_copy_made_anew_in_every_mode(world, monkeypatch, gain):
+    source, cache, folder = world
+    cut_off(folder)
+    making = Making(monkeypatch)
+    making.go.set()
+    monkeypatch.setattr(preparing, "gains", lambda _: gain)
+    preparer = preparing.Preparer(cache, patience=60)
+    assert (await preparer.load_of(order(source, "use"))).path == str(source), "at once"
+    await asyncio.gather(*preparer._running.values())
+    assert making.calls == [(source.name, True)] * gain
+
+
 def test_threads_count_only_with_the_cores_they_were_measured_with():
     cores = len(os.sched_getaffinity(0))
     assert preparing.threads_of(copies.Tuning(1, cores, {})) == 1
