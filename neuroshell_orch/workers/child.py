@@ -9,6 +9,7 @@ or an answer anywhere but into a frame, which is why even an unexpected error is
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -82,7 +83,7 @@ class Child:
 
     def run(self) -> None:
         """Never returns."""
-        requests = self._connection.requests
+        connection, requests = self._connection, self._connection.requests
         while True:
             while self._later and (not self._writing or isinstance(self._later[0], Generate)):
                 self._do(self._later.popleft())
@@ -90,7 +91,7 @@ class Child:
                 if not requests.empty() and (request := requests.get()) is not None:
                     self._take(request)
                 self._round()
-            elif (request := requests.get()) is not None:
+            elif (request := connection.get()) is not None:
                 self._take(request)
 
     def _take(self, request: ToWorker) -> None:
@@ -146,7 +147,7 @@ class Child:
         held = self._connection.is_held
         streams = [writing.stream for writing in self._writing if not held(writing.job)]
         if not streams:
-            request = self._connection.requests.get()
+            request = self._connection.get(writing=True)
             if request is not None:
                 self._take(request)
             return
@@ -207,6 +208,7 @@ class Child:
             raise OrchError("load-failed", "This worker holds a model already.", "Start another worker.")
         loaded = self._use(request.runtime).load(request)
         self._loaded = True
+        gc.freeze()  # what was imported stays: no answer is held up while a collection looks at it again
         marks.mark("loaded")
         return msgspec.structs.replace(loaded, seconds=time.monotonic() - started, marks=marks.marks())
 
