@@ -39,6 +39,7 @@ _DRAINED: Final = 1 << 20
 
 IN_FORCE: Final[ContextVar[Settings]] = ContextVar("settings in force", default=Settings())  # noqa: B039 - frozen
 
+_SHORT: Final = 1 << 16
 _TEXTS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 """JSON's strings; one that does not end is one as well, so that this takes time in proportion to the text only."""
 _STEPS: Final = bytes(1 if chr(byte) in "[{" else 255 for byte in range(256))
@@ -127,6 +128,8 @@ def too_large(limit: int, key: str) -> OrchError:
 def check_depth(text: bytes | memoryview) -> None:
     """Raises OrchError where arrays and objects of this JSON lie deeper in each other than is allowed."""
     most = IN_FORCE.get().max_json_depth
+    if len(text) <= _SHORT:
+        text = bytes(text)  # brackets are counted faster than they are paired
     if isinstance(text, bytes) and text.count(b"[") + text.count(b"{") <= most:
         return
     brackets = _TEXTS.sub(b"", text).translate(_STEPS, _NO_BRACKETS)

@@ -53,12 +53,10 @@ class Named:
         try:
             await self._app(scope, receive, tagged)
         finally:
-            path = _shown(scope, status)
-            journal.log(
-                journal.WARNING if status >= 500 else journal.DEBUG,
-                f"{scope['method']} {path}: {status} after {time.monotonic() - began:.3f} s",
-                status=status,
-            )
+            priority = journal.WARNING if status >= 500 else journal.DEBUG
+            if journal.hears(priority):
+                path, took = _shown(scope, status), time.monotonic() - began
+                journal.log(priority, f"{scope['method']} {path}: {status} after {took:.3f} s", status=status)
 
 
 def _shown(scope: Scope, status: int) -> str:

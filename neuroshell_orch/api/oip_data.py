@@ -110,15 +110,15 @@ def _pack(what: str, datatype: str, values: list[Any]) -> bytes:
     if kinds - allowed:
         wrong = "fractions" if float in kinds else "true or false"
         raise OrchError("bad-request", f"{what} has {wrong} among its values, and its datatype is {datatype}.", "")
-    unfit = OrchError("bad-request", f"{what} has values that do not fit {datatype}.", "")
+    unfit = f"{what} has values that do not fit {datatype}."
     if datatype == "BOOL" and any(value not in {0, 1} for value in values):
-        raise unfit
+        raise OrchError("bad-request", unfit, "")
     try:
         if datatype == "BF16":
             return _pack_bf16(values)
         return struct.pack(f"<{len(values)}{CODES[datatype]}", *values)
     except (struct.error, OverflowError):
-        raise unfit from None
+        raise OrchError("bad-request", unfit, "") from None
 
 
 def _pack_bf16(values: list[float]) -> bytes:

@@ -92,6 +92,11 @@ def configure(level: int = Priority.INFO) -> None:
         _Output.send = import_module("systemd.journal").sendv  # 20 ms that a plain terminal need not pay
 
 
+def hears(priority: int) -> bool:
+    """Whether anything is said at ``priority``, for whoever would take long to say it."""
+    return priority <= _Output.level
+
+
 def log(priority: int, message: str, *, message_id: str | None = None, **fields: object) -> None:
     """Say ``message`` at ``priority``.
 
