@@ -63,6 +63,8 @@ class GenaiRuntime:
         """Where several answers are written together."""
         self._keep = True
         self._ready: Ready | None = None
+        self._held = 0
+        """Private bytes of a tokenizer that was ready before the load."""
 
     @property
     def _version(self) -> str:
@@ -86,7 +88,10 @@ class GenaiRuntime:
         with suppress(OrchError, RuntimeError, OSError):
             files.check_genai(folder, _configuration(folder))
             if interface(self._og) is not None:
+                before = mappings.Before()
                 self._ready = Ready(folder, lambda: open_tokenizer(self._og, folder, None))
+                mappings.trim()  # a third of what reading it took
+                self._held = mappings.Before().anonymous - before.anonymous
 
     def load(self, load: Load) -> Loaded:
         """Load a genai folder."""
@@ -141,6 +146,7 @@ class GenaiRuntime:
         else:
             ready, self._ready = self._ready, None
             tokenizer = None if ready is None else ready.take(self._folder)
+            self._held = 0 if tokenizer is None else self._held
             overlay = overlay_of(threads, alone=tokenizer is not None)
             self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay, tokenizer)
         self._ends = frozenset(int(number) for number in self._tokenizer.eos_token_ids)
@@ -163,7 +169,8 @@ class GenaiRuntime:
             self._rows.drop()
         genai_rest.shrink(self._og, self._model)
         self._weights.trim()
-        if self._weights.grown() > genai_rest.KEPT and self._template is not None and self._bench is not None:
+        beyond = self._weights.grown() + self._held
+        if beyond > genai_rest.KEPT and self._template is not None and self._bench is not None:
             self._use(None)
             self._weights.trim()
         return self._weights.give_back()

@@ -57,7 +57,6 @@ class Weights:
         self._filling: list[threading.Thread] = []
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        self._libc.malloc_trim.argtypes = (ctypes.c_size_t,)
 
     def can_hibernate(self) -> bool:
         """Whether giving the pages back frees most of what loading cost. Asked right after the load.
@@ -76,7 +75,7 @@ class Weights:
 
     def trim(self) -> None:
         """Give back what the allocator keeps of memory that was freed."""
-        self._libc.malloc_trim(0)
+        trim()
 
     def give_back(self) -> int:
         """Drop the pages; the bytes that were resident before and are not now. Raises OrchError."""
@@ -146,6 +145,13 @@ class Before:
 def remember() -> None:
     """A load begins now."""
     Before.remembered = Before()
+
+
+def trim() -> None:
+    """Give back what the allocator keeps of memory that was freed."""
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim.argtypes = (ctypes.c_size_t,)
+    libc.malloc_trim(0)
 
 
 def mappings_of(smaps: Iterable[str], paths: set[str]) -> list[Mapping]:

@@ -174,7 +174,8 @@ def test_a_copys_tokenizer_is_written_briefly_where_that_says_the_same(before, a
 
 @pytest.mark.model
 @pytest.mark.anyio
-async def test_a_language_model_at_rest_takes_little_and_says_the_same_in_every_way(tmp_path):
+@pytest.mark.parametrize("ready", [False, True], ids=["", "tokenizer-ready"])
+async def test_a_language_model_at_rest_takes_little_and_says_the_same_in_every_way(tmp_path, ready):
     """Cold, warm, woken, prepared and not, with one thread and all: the same kernels, so no tolerance."""
     copy = await prepare(tmp_path, smollm2_folder())
     prompts = ["What is the capital of France?", "Count to ten. " * 20]
@@ -184,10 +185,15 @@ async def test_a_language_model_at_rest_takes_little_and_says_the_same_in_every_
         plain = [await told(worker, prompt) for prompt in prompts]
     finally:
         await worker.stop()
+    idle = await Worker.start(ChildLauncher(), WorkerSpec("idle", 1))
+    try:
+        await idle.standby("genai")
+        parked = idle.memory()
+    finally:
+        await idle.stop()
     worker = await Worker.start(ChildLauncher(), WorkerSpec("prepared", 1))
     try:
-        await worker.standby("genai")
-        parked = worker.memory()
+        await worker.standby("genai", str(copy) if ready else "")
         assert (await worker.load(Load("prepared", "genai", str(copy), threads=1))).can_hibernate
         for _ in range(2):
             assert [await told(worker, prompt) for prompt in prompts] == plain
