@@ -160,7 +160,7 @@ class Pool:
             await self._load(action, taken)
             return
         try:
-            await worker.standby(order.load.runtime, order.load.path)
+            await worker.standby(order.load.runtime, await self._preparer.path_now(order))
         except OrchError as error:
             self._failed(action, error)
         else:

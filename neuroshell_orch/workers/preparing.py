@@ -87,6 +87,16 @@ class Preparer:
         path, manifest = found
         return msgspec.structs.replace(load, path=str(path), threads=load.threads or threads_of(manifest.tuning))
 
+    async def path_now(self, order: Order) -> str:
+        """The path that a load would take now. Nothing is made, nor waited for."""
+        if order.prepare == "never" or _elsewhere(order.load):
+            return order.load.path
+        try:
+            found = await asyncio.to_thread(copies.find, self._cache, Path(order.load.path))
+        except OSError:
+            found = None
+        return order.load.path if found is None else str(found[0])
+
     async def _made(self, load: Load, source: Path) -> tuple[Path, copies.Manifest] | None:
         key = copies.key_of(source)
         if key in self._failed:

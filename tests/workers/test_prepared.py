@@ -318,6 +318,19 @@ async def test_a_mode_that_does_not_hibernate_makes_nothing(made, tmp_path, monk
     assert making.calls == []
 
 
+async def test_a_parked_worker_is_made_ready_for_what_a_load_would_take_now(world, tmp_path, monkeypatch):
+    source, cache, folder = world
+    making = Making(monkeypatch)
+    preparer = preparing.Preparer(cache)
+    for prepare in ("make", "use"):
+        assert await preparer.path_now(order(source, prepare)) == str(folder / source.name)
+    assert await preparer.path_now(order(source, "never")) == str(source)
+    cut_off(folder)
+    assert await preparer.path_now(order(source)) == str(source)
+    assert await preparer.path_now(order(tmp_path / "gone.onnx")) == str(tmp_path / "gone.onnx")
+    assert making.calls == []
+
+
 @pytest.mark.parametrize(
     ("runtime", "size", "gain"),
     [
