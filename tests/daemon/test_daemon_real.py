@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -62,6 +63,20 @@ def test_dummy_swap_leaves_a_small_standby(real):
     assert hot["memory"]["pss"] > 100 * MIB
     assert parked["memory"]["pss"] < 80 * MIB, "the runtime and a dummy model, no weights"
     assert parked["freed"]["before"] > 100 * MIB
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_parked_worker_has_the_tokenizer_of_what_its_load_takes(real, copied):
+    if copied:
+        asyncio.run(prepare(cache_dir(), smollm2_folder()))
+    cycle(real, "dummy-swap", "PARKED")
+    told = []
+    body = {"messages": [{"role": "user", "content": PARIS}], "max_tokens": 2, "stream": True}
+    path, trace = "/v1/chat/completions", {"X-Nsorch-Trace": "1"}
+    assert list(real.client().events(path, body, headers=trace, on_comment=told.append))
+    (marks,) = [json.loads(text.removeprefix(b"timeline ")) for text in told if text.startswith(b"timeline ")]
+    assert "model" in marks["worker"]
+    assert "tokenizer" not in marks["worker"], "it was made before the ask"
 
 
 def test_hibernation_gives_the_weights_back_and_says_the_same_afterwards(real):
