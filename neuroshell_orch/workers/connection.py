@@ -48,6 +48,8 @@ class _Main(Enum):
     BRIEF = 1
     """Something that is over in a moment, as a rule."""
     BUSY = 2
+    LISTENS = 3
+    """It waits for what the reader thread reads, which had the socket when it came."""
 
 
 class Connection:
@@ -121,11 +123,15 @@ class Connection:
         """The next request, for the main thread, which is ``writing`` answers meanwhile or does nothing else."""
         self._main = _Main.WAITS
         request: ToWorker | None
-        if self.requests.empty() and self._reads.acquire(blocking=False):
-            try:
-                self._read()
-            finally:
-                self._reads.release()
+        if self.requests.empty():
+            if self._reads.acquire(blocking=False):
+                try:
+                    self._read()
+                finally:
+                    self._reads.release()
+            else:
+                self._main = _Main.LISTENS
+                self._news.set()  # the reader thread may be through with what it read, and must read on
         request = self.requests.get()  # what was read just now, or what the reader thread reads
         self._turn += 1
         lasts = writing or not isinstance(request, Infer | Embed | None)
@@ -139,7 +145,8 @@ class Connection:
         seen, quiet = -1, 0
         while True:
             main, turn = self._main, self._turn
-            if (main is _Main.BUSY or (main is _Main.BRIEF and turn == seen)) and self._reads.acquire(blocking=False):
+            reads = main in {_Main.BUSY, _Main.LISTENS} or (main is _Main.BRIEF and turn == seen)
+            if reads and self._reads.acquire(blocking=False):
                 try:
                     self._read()
                 finally:

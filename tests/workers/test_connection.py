@@ -104,6 +104,21 @@ def test_a_reader_that_sleeps_is_woken_by_the_next_request(ends, monkeypatch):
     wait_until(lambda: ends.connection.is_cancelled(1))
 
 
+def test_a_reader_that_was_just_through_when_the_main_thread_came_reads_on(ends):
+    ends.connection._main = module._Main.WAITS
+    ends.connection._reads.acquire()  # it has handed on a frame and not let go yet
+    ends.reader.start()
+    got = []
+    main = threading.Thread(target=lambda: got.append(ends.connection.get()))
+    main.start()
+    wait_until(lambda: ends.connection._main is module._Main.LISTENS)
+    ends.connection._reads.release()
+    ends.send(infer(1))
+    main.join(10)
+    assert got
+    assert got[0].job == 1
+
+
 def test_the_end_of_the_daemon_ends_it_whoever_reads(ends):
     ends.reader.start()
     ends.daemon.close()
