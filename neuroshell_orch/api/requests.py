@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from starlette.requests import ClientDisconnect
 
 from neuroshell_orch.api.limits import IN_FORCE, PRESENCE, REFUSED, Presence, check_depth, too_large
 from neuroshell_orch.errors import OrchError
@@ -30,12 +31,16 @@ async def read_body(request: Request, limit: int | None = None) -> bytes:
 
 
 async def pieces(request: Request, limit: int, key: str = "") -> AsyncGenerator[bytes, None]:
-    """The body as it comes. Raises OrchError likewise; ``key`` names the setting that the limit is."""
+    """The body as it comes, once. Raises OrchError likewise; ``key`` names the setting that the limit is."""
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and (len(announced) > 19 or int(announced) > limit):
         raise too_large(limit, key)
-    size = 0
-    async for chunk in request.stream():
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > limit:
             raise too_large(limit, key)

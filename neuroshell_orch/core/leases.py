@@ -60,6 +60,8 @@ def holders(state: State, lease: Lease) -> list[str]:
 
 def covering(state: State, cost: Cost) -> Lease | None:
     """The lease that a model of this cost, if it were HOT, would break; one of the memory before others."""
+    if not state.leases:
+        return None
     found = [lease for lease in state.leases.values() if lease.memory or lease.takes(cost.hot)]
     return max(found, key=lambda lease: lease.memory, default=None)
 
