@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _PEEKED: Final = 1 << 16
 """Bytes of a request that are looked at."""
+_LATE: Final = 2.0
+"""Seconds that the service manager may take for the worker, once this process could do without it."""
 _FIRST: Final = 3
 """The descriptor that the activation protocol begins with."""
 
@@ -153,7 +155,10 @@ class Early:
         importing.result()
         self.look()
         if launching is not None:
-            await launching
+            with suppress(TimeoutError):
+                await asyncio.wait_for(launching, _LATE)
+            if self.handle is None:
+                self.abandon()
 
     async def _connect(self) -> bool:
         """Reach the service manager."""

@@ -129,7 +129,8 @@ def unit_properties(
         *SANDBOX,
     ]
     if bind_to is not None:
-        properties += [("BindsTo", "as", [bind_to]), ("After", "as", [bind_to])]
+        # Not After as well: a worker that is started ahead would wait for the daemon, and the daemon for its worker.
+        properties.append(("BindsTo", "as", [bind_to]))
     if spec.memory_max is not None:
         properties += [("MemoryMax", "t", spec.memory_max), ("MemorySwapMax", "t", 0)]
     if runtime_dir:

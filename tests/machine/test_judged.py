@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from pathlib import Path
 
 import deb
@@ -218,7 +219,9 @@ def test_after_idle_there_is_no_process_of_ours_and_the_socket_still_answers(fre
     asleep = fresh.run("nsorch status").stdout
     assert "asleep" in asleep
     assert ours(fresh) == [], "looking wakes nobody"
+    began = time.monotonic()
     assert "Paris" in ask(fresh).stdout
+    assert time.monotonic() - began < 20, "neither the daemon nor its worker waits for a time limit of the other"
 
 
 def test_sixty_clients_against_a_fifty_millisecond_idle_exit(fresh):
