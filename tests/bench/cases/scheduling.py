@@ -190,7 +190,7 @@ def many(world: World) -> Iterator[Finding]:
 def contest(world: World, models: dict[str, Path], delay: float, asks: int) -> tuple[float, float, int]:
     """Seconds for two closed loops, the longest wait of one ask, and how often a model was loaded."""
     waits: list[float] = []
-    with instance(world, models, MemoryBudget="90M", MaxSwapDelay=f"{delay * 1000:.0f}ms") as one:
+    with instance(world, models, MemoryBudget="70M", MaxSwapDelay=f"{delay * 1000:.0f}ms") as one:
 
         def client(name: str) -> None:
             for _ in range(asks):
