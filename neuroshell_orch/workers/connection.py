@@ -126,7 +126,8 @@ class Connection:
         if self.requests.empty():
             if self._reads.acquire(blocking=False):
                 try:
-                    self._read()
+                    if self.requests.empty():  # the reader thread may have put one there before it let go
+                        self._read()
                 finally:
                     self._reads.release()
             else:

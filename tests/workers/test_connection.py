@@ -119,6 +119,27 @@ def test_a_reader_that_was_just_through_when_the_main_thread_came_reads_on(ends)
     assert got[0].job == 1
 
 
+def test_what_the_reader_put_there_before_it_let_go_is_not_waited_for(ends):
+    class Lock:
+        """Whoever held it put a request there just before it was let go."""
+
+        def acquire(self, *, blocking):
+            assert not blocking
+            ends.connection.requests.put(infer(1))
+            return True
+
+        def release(self):
+            pass
+
+    ends.connection._reads = Lock()
+    got = []
+    main = threading.Thread(target=lambda: got.append(ends.connection.get()), daemon=True)
+    main.start()
+    main.join(10)
+    assert got
+    assert got[0].job == 1
+
+
 def test_the_end_of_the_daemon_ends_it_whoever_reads(ends):
     ends.reader.start()
     ends.daemon.close()
