@@ -87,7 +87,7 @@ def _connected(path: Path) -> socket.socket | None:
         return None
 
 
-@benchmark(22, "round-trip", "A round trip: a tensor model that costs nothing", "a bare uvicorn with httptools")
+@benchmark(58, "round-trip", "A round trip: a tensor model that costs nothing", "a bare uvicorn with httptools")
 def round_trip(world: World) -> Iterator[Finding]:
     """Rows of the median and of the 99th percentile."""
     folder = world.folder / "round-trip"
