@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -118,12 +118,11 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its head is there."""
-        self.scope[CLIENT] = self._who  # type: ignore[typeddict-unknown-key]
-        self.scope[PROCESS] = self._process  # type: ignore[typeddict-unknown-key]
-        self.scope[PRESENCE] = self._presence  # type: ignore[typeddict-unknown-key]
+        scope = cast("dict[str, Any]", self.scope)
+        scope |= {CLIENT: self._who, PROCESS: self._process, PRESENCE: self._presence}
         refusal = self._objection()
         if refusal is not None:
-            self.scope[REFUSED] = refusal  # type: ignore[typeddict-unknown-key]
+            scope[REFUSED] = refusal
         super().on_headers_complete()
         # Only its write and close matter to the cycle. It begins to serve when this call is over.
         self.cycle.transport = self._together  # type: ignore[assignment]
