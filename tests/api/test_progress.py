@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from neuroshell_orch.errors import OrchError
-from tests.api.test_limits import answer, connected, head
+from tests.api.support_raw import answer, connected, head
 from tests.api.test_streams import open_stream
 from tests.support_daemon import chat, wait_until
 
