@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support_daemon import Manager
+from tests.support_home import private_home
 
 
 def _children() -> set[int]:
@@ -55,17 +56,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A private home: every XDG directory lies under the returned folder."""
-    for name, folder in {
-        "HOME": "home",
-        "XDG_CONFIG_HOME": "config",
-        "XDG_DATA_HOME": "data",
-        "XDG_STATE_HOME": "state",
-        "XDG_CACHE_HOME": "cache",
-        "XDG_RUNTIME_DIR": "run",
-    }.items():
-        path = tmp_path / folder
-        path.mkdir(mode=0o700)
-        monkeypatch.setenv(name, str(path))
+    private_home(tmp_path, monkeypatch)
     return tmp_path
 
 

@@ -3,57 +3,44 @@
 from __future__ import annotations
 
 import copy
-import os
 from contextlib import contextmanager
 
 import jsonschema
+import pytest
 
 from tests.api.support_oip import identity
 from tests.support_daemon import Manager
 from tests.support_encoder import converted, tiny_encoder
 from tests.support_fake import fake_environment
+from tests.support_home import private_home
 from tests.support_tiny import tiny_genai_folder
 
 MODELS = ["smollm2-135m", "all-minilm-l6-v2", "digits"]
-FOLDERS = {
-    "HOME": "home",
-    "XDG_CONFIG_HOME": "config",
-    "XDG_DATA_HOME": "data",
-    "XDG_STATE_HOME": "state",
-    "XDG_CACHE_HOME": "cache",
-    "XDG_RUNTIME_DIR": "run",
-}
 
 
 @contextmanager
 def served(root, manager_class=Manager, *, real=False, **settings):
     """The daemon with fakes under the names that the examples use, or with tiny models in the real runtimes."""
-    before = {name: os.environ.get(name) for name in FOLDERS}
-    for name, folder in FOLDERS.items():
-        (root / folder).mkdir(mode=0o700)
-        os.environ[name] = str(root / folder)
-    manager = manager_class(root)
-    try:
-        manager.settings(DefaultModel="smollm2-135m", **{"SharedMemory": "yes"} | settings)
-        manager.register("digits", identity(root / "digits.onnx", "FP32"), "onnx")
-        if real:
-            manager.register("smollm2-135m", tiny_genai_folder(root / "tiny"))
-            manager.register("all-minilm-l6-v2", converted(tiny_encoder(root / "source"), root / "encoder"), "encoder")
-        else:
-            # A fake has nothing to give back while it lives, which would be waited for.
-            manager.model("smollm2-135m", can_hibernate=False)
-            manager.model("all-minilm-l6-v2", "encoder", can_hibernate=False)
-            runtimes = "genai=tests.api.fake_obedient,encoder=tests.api.fake_encoder"
-            manager.environment = fake_environment() | {"NSORCH_RUNTIMES": runtimes}
-        manager.start()
-        yield manager
-    finally:
-        manager.end()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+    with pytest.MonkeyPatch.context() as environment:
+        private_home(root, environment)
+        manager = manager_class(root)
+        try:
+            manager.settings(DefaultModel="smollm2-135m", **{"SharedMemory": "yes"} | settings)
+            manager.register("digits", identity(root / "digits.onnx", "FP32"), "onnx")
+            if real:
+                encoder = converted(tiny_encoder(root / "source"), root / "encoder")
+                manager.register("smollm2-135m", tiny_genai_folder(root / "tiny"))
+                manager.register("all-minilm-l6-v2", encoder, "encoder")
             else:
-                os.environ[name] = value
+                # A fake has nothing to give back while it lives, which would be waited for.
+                manager.model("smollm2-135m", can_hibernate=False)
+                manager.model("all-minilm-l6-v2", "encoder", can_hibernate=False)
+                runtimes = "genai=tests.api.fake_obedient,encoder=tests.api.fake_encoder"
+                manager.environment = fake_environment() | {"NSORCH_RUNTIMES": runtimes}
+            manager.start()
+            yield manager
+        finally:
+            manager.end()
     log = manager.log.read_text()
     assert "Traceback" not in log, log[-20_000:]
     assert "never retrieved" not in log, log[-20_000:]
