@@ -35,8 +35,12 @@ BUILTIN: Final = {
     "encoder": "neuroshell_orch.runtimes.encoder",
 }
 
-PARALLEL_PREPACK: Final = "session.prepack.enable_parallel"
-"""onnxruntime's option to lay out weights for the kernels by all threads of the session; versions without ignore it."""
+SESSION_ENTRIES: Final = {"session.prepack.enable_parallel": "1", "session.intra_op.spin_duration_us": "100"}
+"""Options of onnxruntime for a language model; versions that do not know one ignore it.
+
+All threads lay out weights for the kernels. A thread without work looks for some for 0.1 ms and then sleeps: as fast
+between two tokens as the default, which keeps a core busy that the rest of a load wants, or another program.
+"""
 
 
 class Emit(Protocol):

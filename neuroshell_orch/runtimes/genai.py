@@ -147,7 +147,7 @@ class GenaiRuntime:
             ready, self._ready = self._ready, None
             tokenizer = None if ready is None else ready.take(self._folder)
             self._held = 0 if tokenizer is None else self._held
-            overlay = overlay_of(threads, alone=tokenizer is not None)
+            overlay = overlay_of(threads)
             self._model, self._tokenizer = open_model(self._og, self._folder, device, overlay, tokenizer)
         self._ends = frozenset(int(number) for number in self._tokenizer.eos_token_ids)
         self._template = Template(self._tokenizer)

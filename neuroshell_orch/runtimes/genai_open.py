@@ -14,7 +14,7 @@ import sys
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from neuroshell_orch.marks import mark
 from neuroshell_orch.runtimes import base, heap
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 Native: TypeAlias = Any
 """An object of onnxruntime_genai, which comes without types."""
-
-_FEW: Final = 2
 
 
 def open_model(
@@ -55,13 +53,9 @@ def open_model(
     return opened, Tokenizer(og, begun.tokenizer.result(), native)
 
 
-def overlay_of(threads: int, *, alone: bool = False) -> dict[str, Any]:
-    """What is changed in a model's own configuration. ``alone``: no tokenizer is made at the same time.
-
-    All threads lay out the weights, unless there are two and the tokenizer needs one of them: a sixth slower.
-    """
-    options = {"intra_op_num_threads": threads, base.PARALLEL_PREPACK: str(int(alone or threads > _FEW))}
-    return {"model": {"decoder": {"session_options": options}}}
+def overlay_of(threads: int) -> dict[str, Any]:
+    """What is changed in a model's own configuration."""
+    return {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads, **base.SESSION_ENTRIES}}}}
 
 
 def begin_opening(native: Interface, folder: Path, device: str, overlay: dict[str, Any]) -> Begun:

@@ -70,7 +70,8 @@ def open_rows(folder: Path, config: Any, threads: int, rows: int, context: int) 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
-    options.add_session_config_entry(base.PARALLEL_PREPACK, "1")
+    for key, value in base.SESSION_ENTRIES.items():
+        options.add_session_config_entry(key, value)
     try:
         with heap.loading():
             session = onnxruntime.InferenceSession(str(folder / form.file), options, ["CPUExecutionProvider"])

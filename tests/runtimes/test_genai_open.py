@@ -173,12 +173,21 @@ def test_what_was_begun_is_taken_once_and_only_for_the_same(folder):
     assert model._pointer != other.model.result()
 
 
-@pytest.mark.parametrize(
-    ("threads", "alone", "all_threads"), [(1, False, "0"), (2, False, "0"), (2, True, "1"), (3, False, "1")]
-)
-def test_all_threads_lay_out_the_weights_unless_the_tokenizer_needs_one(threads, alone, all_threads):
-    options = genai_open.overlay_of(threads, alone=alone)["model"]["decoder"]["session_options"]
-    assert options == {"intra_op_num_threads": threads, base.PARALLEL_PREPACK: all_threads}
+def test_a_thread_without_work_soon_sleeps_and_writes_the_same(folder):
+    def first_token(overlay):
+        model, tokenizer = genai_open.open_model(og, folder, "cpu", overlay)
+        parameters = og.GeneratorParams(model)
+        parameters.set_search_options(max_length=8, do_sample=False)
+        generator = og.Generator(model, parameters)
+        generator.append_tokens(tokenizer.encode("hi there"))
+        generator.generate_next_token()
+        return [int(token) for token in generator.get_next_tokens()]
+
+    options = genai_open.overlay_of(3)["model"]["decoder"]["session_options"]
+    assert options == {"intra_op_num_threads": 3, **base.SESSION_ENTRIES}
+    assert first_token(genai_open.overlay_of(3)) == first_token(
+        {"model": {"decoder": {"session_options": {"intra_op_num_threads": 3}}}}
+    )
 
 
 @pytest.mark.parametrize("load", [{"path": "/none"}, {}, {"parallel": 2}, {"options": {"device": "abacus"}}])
