@@ -12,10 +12,16 @@ import mmap
 import os
 import stat
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes.onnxfile import MalformedError, external_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TypeGuard
+
+Stamps: TypeAlias = "list[tuple[str | int, ...]]"
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -87,23 +93,67 @@ def _wanted(content: mmap.mmap) -> tuple[dict[str, int], str]:
 
 
 def check_genai(folder: Path, config: object) -> list[Path]:
-    """Check every file that a genai configuration names; the data files of its graphs. Raises OrchError."""
+    """Check every file that a genai configuration names; the data files of its graphs. Raises OrchError.
+
+    ``config`` is what the folder's own configuration says. What this process has checked is not read again while
+    nothing of it has changed: a parked worker did that already, and so did a load that was begun early.
+    """
+    known = _Checked.last
+    if known is None or known.folder != folder or known.stamps != stamps(folder, known.files):
+        known = _Checked.last = _Checked(folder, config)
+    return list(known.data)
+
+
+class _Checked:
+    """What was checked, and how it was then."""
+
+    last: _Checked | None = None
+
+    def __init__(self, folder: Path, config: object) -> None:
+        before = stamps(folder)
+        self.folder = folder
+        self.data = _check_genai(folder, config)
+        self.files = [*self.data, *(folder / setting[1] for setting in _settings(config) if _names_file(setting))]
+        self.stamps = stamps(folder, self.files)
+        if stamps(folder) != before:
+            self.folder = Path()  # it changed meanwhile: to be checked again
+
+
+def stamps(folder: Path, files: Iterable[Path] = ()) -> Stamps:
+    """What changes when ``folder``, an entry of it, or one of ``files`` does."""
+    return [(str(path), *_stamp(path)) for path in (*sorted(folder.iterdir()), *files)]
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        facts = path.stat()
+    except OSError:
+        return ()
+    identity = (facts.st_mode, facts.st_dev, facts.st_ino, facts.st_nlink)
+    return (*identity, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def _check_genai(folder: Path, config: object) -> list[Path]:
     data: list[Path] = []
     for path in folder.iterdir():
         # The tokenizer's files are opened by name, whatever they are; a pipe would never end.
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise _escapes(folder, path.name, "it is not a regular file")
-    for key, value in _settings(config):
-        if key == "custom_ops_library":
+    for setting in _settings(config):
+        if setting[0] == "custom_ops_library":
             raise OrchError(
                 "model-invalid",
-                f"{folder / 'genai_config.json'} names a library of code to load ({key}).",
+                f"{folder / 'genai_config.json'} names a library of code to load ({setting[0]}).",
                 "A model may not bring code along. Remove the setting if the model works without it.",
             )
-        if key == "filename" and isinstance(value, str):
-            os.close(open_beneath(folder, value))
-            data += check_onnx(folder / value)
+        if _names_file(setting):
+            os.close(open_beneath(folder, setting[1]))
+            data += check_onnx(folder / setting[1])
     return data
+
+
+def _names_file(setting: tuple[str, object]) -> TypeGuard[tuple[str, str]]:
+    return setting[0] == "filename" and isinstance(setting[1], str)
 
 
 def _settings(config: object) -> list[tuple[str, object]]:

@@ -22,19 +22,32 @@ import onnxruntime
 
 from neuroshell_orch import encoders
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.runtimes import files, tuning
+from neuroshell_orch.runtimes import aligning, comparing, files, splitting, tuning
 from neuroshell_orch.runtimes.onnx import FAILURES, detail
 
 CONFIG: Final = "genai_config.json"
 TOKENIZER: Final = "tokenizer.json"
 _MIN_SIZE: Final = "1024"
+_VERSION: Final[str] = onnxruntime.__version__
 
 
 def prepare(source: Path, out: Path) -> Path:
     """Write the prepared copy of ``source``, a runtime's folder or an ONNX file, into the empty folder ``out``.
 
-    Returns what is loaded of it: the folder of a language model, or else a graph.
+    Returns what is loaded of it: the folder of a language model, or else a graph. Raises OrchError, also where the copy
+    does not compute what the model does.
     """
+    made = _write(source, out)
+    if not comparing.alike(_loaded_of(source), made):
+        raise OrchError(
+            "load-failed",
+            f"The prepared copy of {source} computed something else than the model, and was thrown away.",
+            f"The model can be used as it is. Please report it, with the version of onnxruntime ({_VERSION}).",
+        )
+    return made
+
+
+def _write(source: Path, out: Path) -> Path:
     if not source.is_dir():
         files.check_onnx(source)
         _graph(source, out / source.name)
@@ -88,18 +101,21 @@ def _graph(source: Path, target: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(target)
     options.log_severity_level = 4
+    graph = splitting.split_file(source)
     for key, value in {
+        "session.model_external_initializers_file_folder_path": str(source.parent),
         "session.save_external_prepacked_constant_initializers": "1",
         "session.optimized_model_external_initializers_file_name": target.name + ".data",
         "session.optimized_model_external_initializers_min_size_in_bytes": _MIN_SIZE,
     }.items():
         options.add_session_config_entry(key, value)
     try:
-        onnxruntime.InferenceSession(str(source), options, ["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(graph or str(source), options, ["CPUExecutionProvider"])
     except FAILURES as error:
         raise OrchError(
             "load-failed", f"{source} cannot be prepared: {detail(error)}", "It can be used as it is."
         ) from error
+    aligning.align(target)
     for path in (target, target.with_name(target.name + ".data")):
         if path.exists():
             _sync(path)

@@ -104,7 +104,7 @@ def _answer(og: Native, model: Native, vocabulary: int, seconds: float) -> float
 def _tensor_trial(path: Path) -> Trial | None:
     header = onnxheader.read_file(path)
     needed = [value for value in header.inputs if value.name not in header.optional]
-    feed = _feed(needed)
+    feed = feed_of(needed)
     if feed is None:
         return None
 
@@ -126,7 +126,7 @@ def _share(threads: int) -> Callable[[], float]:
     return lambda: (time.process_time() - used) / (threads * max(time.monotonic() - began, 1e-9))
 
 
-def _feed(values: Iterable[Value]) -> dict[str, Native] | None:
+def feed_of(values: Iterable[Value]) -> dict[str, Native] | None:
     """Something to run a model with: zeros, or a short text's worth of ones; None where no such thing can be made."""
     import numpy as np  # noqa: PLC0415 - likewise
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MANIFEST: Final = "nsorch-prepared.json"
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Changes with the options that copies are made with, and with what the manifest says."""
 LOCK: Final = ".lock"
 _FLAGS: Final = ("flags", "Features", "model name", "CPU part")

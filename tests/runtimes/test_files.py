@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.runtimes import files
 from neuroshell_orch.runtimes.files import check_genai, check_onnx, open_beneath
 from neuroshell_orch.runtimes.onnxfile import MalformedError, external_data
 
@@ -180,3 +181,63 @@ def test_onnx_agrees_about_a_saved_model(tmp_path):
     loaded = onnx.load_model_from_string(model(numpy_helper.from_array(np.ones(4000, np.float32), "w")))
     onnx.save_model(loaded, str(tmp_path / "m.onnx"), save_as_external_data=True, location="m.data", size_threshold=10)
     assert check_onnx(tmp_path / "m.onnx") == [tmp_path / "m.data"]
+
+
+@pytest.fixture
+def checked(tmp_path, monkeypatch):
+    """A genai folder, its configuration, and the graphs that are read for its checks."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "m.onnx").write_bytes(model(outside("w", "m.onnx.data")))
+    (tmp_path / "m.onnx.data").write_bytes(bytes(64))
+    (tmp_path / "sub" / "other.onnx").write_bytes(model())
+    config = {"model": {"decoder": {"filename": "m.onnx"}, "vision": {"filename": "sub/other.onnx"}}}
+    (tmp_path / "genai_config.json").write_text(json.dumps(config))
+    read = []
+
+    def noted(path):
+        read.append(path.name)
+        return check_onnx(path)
+
+    monkeypatch.setattr(files, "check_onnx", noted)
+    return tmp_path, config, read
+
+
+def test_what_was_checked_is_not_read_again(checked):
+    folder, config, read = checked
+    for _ in range(3):
+        assert check_genai(folder, config) == [folder / "m.onnx.data"]
+    assert sorted(read) == ["m.onnx", "other.onnx"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "m.onnx").write_bytes(b"no longer a model"),
+        lambda folder: (folder / "m.onnx.data").write_bytes(bytes(8)),
+        lambda folder: os.link(folder / "m.onnx.data", folder.parent / f"{folder.name}.name"),
+        lambda folder: (folder / "sub" / "other.onnx").unlink(),
+        lambda folder: os.mkfifo(folder / "pipe"),
+    ],
+)
+def test_a_change_is_noticed(checked, change):
+    folder, config, _ = checked
+    check_genai(folder, config)
+    change(folder)
+    with pytest.raises(OrchError):
+        check_genai(folder, config)
+
+
+def test_what_changes_while_it_is_checked_is_checked_again(checked, monkeypatch):
+    folder, config, read = checked
+    noted = files.check_onnx
+
+    def meddled(path):
+        (folder / "new").touch()
+        return noted(path)
+
+    monkeypatch.setattr(files, "check_onnx", meddled)
+    check_genai(folder, config)
+    monkeypatch.setattr(files, "check_onnx", noted)
+    check_genai(folder, config)
+    check_genai(folder, config)
+    assert sorted(read) == ["m.onnx", "m.onnx", "other.onnx", "other.onnx"]

@@ -61,9 +61,9 @@ def test_on_a_busy_machine_nothing_was_measured():
 
 
 def test_what_to_run_a_tensor_model_with():
-    feed = tuning._feed([Value("x", "FP32", [-1, 3]), Value("input_ids", "INT64", [-1, -1])])
+    feed = tuning.feed_of([Value("x", "FP32", [-1, 3]), Value("input_ids", "INT64", [-1, -1])])
     assert feed["x"].shape == (1, 3)
     assert feed["input_ids"].shape == (1, tuning.PROMPT)
     assert feed["input_ids"].dtype == "int64"
-    assert tuning._feed([Value("x", "BYTES", [1])]) is None
-    assert tuning._feed([Value("x", "FP32", None)]) is None
+    assert tuning.feed_of([Value("x", "BYTES", [1])]) is None
+    assert tuning.feed_of([Value("x", "FP32", None)]) is None
