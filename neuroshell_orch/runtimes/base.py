@@ -35,10 +35,10 @@ BUILTIN: Final = {
     "encoder": "neuroshell_orch.runtimes.encoder",
 }
 
-SESSION_ENTRIES: Final = {"session.prepack.enable_parallel": "1", "session.intra_op.spin_duration_us": "100"}
+SESSION_ENTRIES: Final = {"session.prepack.enable_parallel": "1", "session.intra_op.spin_duration_us": "500"}
 """Options of onnxruntime for a language model; versions that do not know one ignore it.
 
-All threads lay out weights for the kernels. A thread without work looks for some for 0.1 ms and then sleeps: as fast
+All threads lay out weights for the kernels. A thread without work looks for some for 0.5 ms and then sleeps: as fast
 between two tokens as the default, which keeps a core busy that the rest of a load wants, or another program.
 """
 
