@@ -67,9 +67,9 @@ class Caller:
 
 
 @contextmanager
-def bare(world: World, path: Path) -> Iterator[Caller]:
-    """The peer, listening."""
-    command = [sys.executable, "-m", "tests.bench.bare_server", str(path)]
+def bare(world: World, path: Path, module: str, *arguments: str) -> Iterator[Caller]:
+    """A peer, listening."""
+    command = [sys.executable, "-m", f"tests.bench.{module}", str(path), *arguments]
     with subprocess.Popen(command, env=world.environment, stdin=subprocess.DEVNULL) as process:
         try:
             wait_until(path.exists)
@@ -89,17 +89,22 @@ def _connected(path: Path) -> socket.socket | None:
 
 @benchmark(58, "round-trip", "A round trip: a tensor model that costs nothing", "a bare uvicorn with httptools")
 def round_trip(world: World) -> Iterator[Finding]:
-    """Rows of the median and of the 99th percentile."""
+    """Rows of the median and of the 99th percentile, of the service and of the least that two processes take."""
     folder = world.folder / "round-trip"
     folder.mkdir()
     tiny = identity(folder / "tiny.onnx", "FP32")
     service = Instance(world, folder / "service", {"tiny": tiny}, runtime="onnx", Mode="persistent")
     try:
-        with bare(world, folder / "bare.sock") as peer, connect(service.path) as connection:
+        with (
+            bare(world, folder / "bare.sock", "bare_server") as peer,
+            bare(world, folder / "hop.sock", "bare_hop", str(tiny)) as hop,
+            connect(service.path) as connection,
+        ):
             ours = Caller(connection)
-            interleave({"ours": ours.many, "bare": peer.many}, world.runs)
+            interleave({"ours": ours.many, "bare": peer.many, "hop": hop.many}, world.runs)
     finally:
         service.close()
-    for number, name in enumerate(("median", "99th percentile")):
-        own, other = ([sample[number] for sample in caller.percentiles[1:]] for caller in (ours, peer))
-        yield Row(f"infer, {EACH} in a row, {name}", "ms", own, other)
+    for what, caller in (("infer", ours), ("floor: the bare server with a bare worker", hop)):
+        for number, name in enumerate(("median", "99th percentile")):
+            own, other = ([sample[number] for sample in which.percentiles[1:]] for which in (caller, peer))
+            yield Row(f"{what}, {EACH} in a row, {name}", "ms", own, other)
