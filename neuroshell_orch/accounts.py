@@ -23,14 +23,22 @@ if TYPE_CHECKING:
 
     from neuroshell_orch.config.schema import ModelSettings
     from neuroshell_orch.core.budget import Cost
+    from neuroshell_orch.core.figures import Figures
     from neuroshell_orch.desktop.gpu import Gpu
 
 
 class Accounts:
-    """Costs by model. ``settings`` finds a registered model, ``post`` reaches the engine."""
+    """Costs by model. ``settings`` finds a registered model, ``post`` reaches the engine.
+
+    ``recorded`` looks for what was measured of a model (its name, its artefact) when it was added, in a few files.
+    """
 
     def __init__(
-        self, folder: Path, settings: Callable[[str], ModelSettings | None], post: Callable[[msg.Event], object]
+        self,
+        folder: Path,
+        settings: Callable[[str], ModelSettings | None],
+        post: Callable[[msg.Event], object],
+        recorded: Callable[[str, str], Figures | None],
     ) -> None:
         self.costs = Costs(folder)
         self.gpus: list[Gpu] = []
@@ -38,10 +46,23 @@ class Accounts:
         """Models whose cost was looked up, since somebody asked for them."""
         self._settings = settings
         self._post = post
+        self._recorded = recorded
+        self._looked: set[str] = set()
+        """Artefacts whose record was looked for."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def cost(self, model: ModelSettings, artefact: str) -> Cost:
-        """What ``model`` costs as far as is known."""
+        """What ``model`` costs as far as is known.
+
+        The record of one that was seen HOT is looked for after its next load: an answer may be waiting now.
+        """
+        if self._seen_hot(artefact):
+            self._looked.discard(artefact)
+        else:
+            self._look(model, artefact)
+        return self._cost(model, artefact)
+
+    def _cost(self, model: ModelSettings, artefact: str) -> Cost:
         usable = self.gpus and model.device != "cpu"
         gpu = self.gpus[0].name if usable else None
         return self.costs.cost(artefact, model.path, model.context_length, gpu, model.parallel)
@@ -61,12 +82,14 @@ class Accounts:
         if model is None:
             return
         artefact = artefact_of(model)
+        if artefact not in self._looked:
+            self._look(model, artefact)
         if self.gpus and warmth is Warmth.HOT and pid is not None:
             self._spawn(self._measure_vram(name, pid))
         if wake is not None:
             self.costs.saw_wake(artefact, *wake)
         if (size and self.costs.saw_memory(artefact, warmth, size)) or wake is not None:
-            self._post(msg.Costed(name, self.cost(model, artefact)))
+            self._post(msg.Costed(name, self._cost(model, artefact)))
 
     async def held_by(self, pid: int) -> dict[str, int]:
         """Bytes that a process holds, by accelerator, by the driver's word."""
@@ -95,7 +118,15 @@ class Accounts:
         taken = await self.held_by(pid)
         model = self._settings(name)
         if model is not None and self.costs.saw_vram(artefact_of(model), taken):
-            self._post(msg.Costed(name, self.cost(model, artefact_of(model))))
+            self._post(msg.Costed(name, self._cost(model, artefact_of(model))))
+
+    def _seen_hot(self, artefact: str) -> bool:
+        seen = self.costs.figures(artefact)
+        return seen is not None and seen.hot > 0
+
+    def _look(self, model: ModelSettings, artefact: str) -> None:
+        self._looked.add(artefact)
+        self.costs.begin_with(artefact, self._recorded(model.name, artefact))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,7 +1,8 @@
 """What each model costs: estimated before its first load, measured afterwards, remembered across restarts.
 
 Owns the estimate's arithmetic and the file ``costs.json`` in the state folder, keyed by what the figures depend on (the
-artefact). Holds numbers only. Must not know what they are used for.
+artefact). Where a model was measured before any worker of ours served it, those figures take the place of the estimate;
+they are told anew after each start, and not written to the file. Holds numbers only. Must not know what they are for.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import msgspec
 from neuroshell_orch import encoders
 from neuroshell_orch.config.write import write_file
 from neuroshell_orch.core.budget import RAM, Bytes, Cost
-from neuroshell_orch.core.warmth import Warmth
+from neuroshell_orch.core.figures import Figures, merged, with_memory, with_wake
 from neuroshell_orch.errors import OrchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from neuroshell_orch.core.warmth import Warmth
 
 FILE: Final = "costs.json"
 KEPT: Final = 2000
@@ -39,36 +42,28 @@ FIRST_CACHE: Final = 2048
 """Tokens of key-value cache that an answer is sure to get; it grows on demand."""
 
 
-class Figures(msgspec.Struct, frozen=True):
-    """What was measured of one artefact: bytes of RAM on each rung, and seconds of each wake."""
-
-    hot: int = 0
-    vram: dict[str, int] | None = None
-    """Of each accelerator while HOT; None while nobody has looked."""
-    hibernated: int = 0
-    parked: int = 0
-    wake_cold: float = 0.0
-    wake_parked: float = 0.0
-    wake_hibernated: float = 0.0
-
-
-_FIELDS: Final = {Warmth.HOT: "hot", Warmth.HIBERNATED: "hibernated", Warmth.PARKED: "parked"}
-
-
 class Costs:
     """Measured figures by artefact, kept in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         self._figures: dict[str, Figures] = self._read()
+        self._initial: dict[str, Figures] = {}
         self._changed = False
 
+    def begin_with(self, artefact: str, initial: Figures | None) -> None:
+        """What was measured of it in advance, or None: it counts for what is not seen yet."""
+        if initial is None:
+            self._initial.pop(artefact, None)
+        else:
+            self._initial[artefact] = initial
+
     def cost(self, artefact: str, path: str, context: int, gpu: str | None = None, parallel: int = 1) -> Cost:
-        """The cost of a model: what was measured, and an estimate for the rest.
+        """The cost of a model: what was seen, or else measured in advance, and an estimate for the rest.
 
         ``gpu`` is the accelerator that it would use if it can; ``parallel`` answers have a cache each.
         """
-        seen = self._figures.get(artefact, Figures())
+        seen = merged(self._figures.get(artefact, Figures()), self._initial.get(artefact, Figures()))
         guess = estimate(path, context, parallel)
         vram = seen.vram
         if vram is None:
@@ -85,13 +80,11 @@ class Costs:
 
     def saw_memory(self, artefact: str, warmth: Warmth, size: int) -> bool:
         """A worker took ``size`` bytes on this rung. Returns whether that changes its cost: HOT keeps the peak."""
-        field = _FIELDS[warmth]
-        before: int = getattr(self._figures.get(artefact, Figures()), field)
-        # A rung below is what it was last; the peak only grows, and by steps that are worth a decision.
-        worth = size > before * 1.02 if warmth is Warmth.HOT else abs(size - before) > before * 0.1
-        if worth:
-            self._set(artefact, field, size)
-        return worth
+        before = self._figures.get(artefact, Figures())
+        after = with_memory(before, warmth, size)
+        if after is not before:
+            self._set(artefact, after)
+        return after is not before
 
     def saw_vram(self, artefact: str, taken: dict[str, int]) -> bool:
         """A HOT worker holds so much of each accelerator. Returns whether that changes its cost; the peak is kept."""
@@ -99,18 +92,16 @@ class Costs:
         peak = taken if before is None else {name: max(before.get(name, 0), taken.get(name, 0)) for name in taken}
         if peak == before:
             return False
-        self._figures[artefact] = msgspec.structs.replace(self._figures.get(artefact, Figures()), vram=peak)
-        self._changed = True
+        self._set(artefact, msgspec.structs.replace(self._figures.get(artefact, Figures()), vram=peak))
         return True
 
     def saw_wake(self, artefact: str, warmth: Warmth, seconds: float) -> None:
-        """A wake from this rung took ``seconds``: a moving average, since the page cache decides much of it."""
-        field = {Warmth.COLD: "wake_cold", Warmth.PARKED: "wake_parked", Warmth.HIBERNATED: "wake_hibernated"}[warmth]
-        before = getattr(self._figures.get(artefact, Figures()), field)
-        self._set(artefact, field, seconds if before == 0 else 0.7 * before + 0.3 * seconds)
+        """A wake from this rung took ``seconds``."""
+        before, initial = self._figures.get(artefact, Figures()), self._initial.get(artefact)
+        self._set(artefact, with_wake(before, warmth, seconds, initial))
 
     def figures(self, artefact: str) -> Figures | None:
-        """What was measured, or None."""
+        """What was seen of it, or None; what was measured in advance is not among it."""
         return self._figures.get(artefact)
 
     def save(self) -> None:
@@ -122,9 +113,9 @@ class Costs:
             write_file(self._path, msgspec.json.encode(kept).decode() + "\n")
             self._changed = False
 
-    def _set(self, artefact: str, field: str, value: float) -> None:
-        before = self._figures.pop(artefact, Figures())
-        self._figures[artefact] = msgspec.structs.replace(before, **{field: value})
+    def _set(self, artefact: str, figures: Figures) -> None:
+        self._figures.pop(artefact, None)  # what changed last stands last, and is forgotten last
+        self._figures[artefact] = figures
         self._changed = True
 
     def _read(self) -> dict[str, Figures]:

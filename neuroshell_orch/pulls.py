@@ -1,8 +1,9 @@
 """Pulls: models of the catalogue on their way in, each followed by as many clients as like to.
 
 Owns that a model is pulled by one process, however many ask for it, that the process ends with the last who follows
-it (what came is kept and the next pull goes on from there), and that the configuration is read again at the end. A
-follower that reads slowly sees fewer steps. Must not know HTTP, nor what a step is called in any convention.
+it (what came is kept and the next pull goes on from there), and that the configuration is read again when the model is
+there, and once more when it is prepared. A follower that reads slowly sees fewer steps. Must not know HTTP, nor what a
+step is called in any convention.
 """
 
 from __future__ import annotations
@@ -104,6 +105,8 @@ class Pulls:
             done = await self._run(name, pull)
             if done.fresh:
                 journal.log(journal.NOTICE, f"Model {done.model} was pulled.", model=done.model)
+            if done.note:
+                journal.log(journal.WARNING, done.note, model=done.model)
             await self._reload()
         finally:
             if self._running.get(name) is pull:
@@ -116,6 +119,8 @@ class Pulls:
             async for line in lines:
                 match _read(line):
                     case Step() as step:
+                        if step.stage == pulling.PREPARE and step.done == 0:
+                            await self._reload()  # it is there, even if nobody waits for its copy
                         pull.tell(step)
                     case Refused(problem, message, hint):
                         raise OrchError(problem if problem in PROBLEMS else "download-failed", message, hint)

@@ -43,7 +43,7 @@ from neuroshell_orch.outlooks import what_next
 from neuroshell_orch.planning import Order, limits_of, order_of, plans_of
 from neuroshell_orch.sd import journal
 from neuroshell_orch.workers.pool import Pool
-from neuroshell_orch.workers.preparing import Preparer
+from neuroshell_orch.workers.preparing import Preparer, recorder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -77,7 +77,7 @@ class Service:
         self.news = asyncio.Event()
         """The summary may be another one."""
         self.engine = Engine(self._perform, changed=self._changed, pong=pong, leave=leave)
-        self.accounts = Accounts(state_dir(), self._settings, self.engine.post)
+        self.accounts = Accounts(state_dir(), self._settings, self.engine.post, recorder(cache_dir(), self._order))
         self.pool = Pool(
             launcher,
             Preparer(cache_dir()),

@@ -1,4 +1,4 @@
-"""What a model is thought to take before anybody measured it: every file that holds weights, wherever it lies."""
+"""What a model is thought to take: by the files that hold weights, by measuring in advance, by what was seen."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import json
 
 import pytest
 
+from neuroshell_orch.accounts import Accounts
+from neuroshell_orch.config.schema import ModelSettings
 from neuroshell_orch.core.budget import RAM
+from neuroshell_orch.core.figures import Figures
 from neuroshell_orch.core.warmth import Warmth
 from neuroshell_orch.costs import PREPACKING, RUNTIME_BYTES, Costs, estimate
 from neuroshell_orch.errors import OrchError
+from neuroshell_orch.planning import artefact_of
 
 MIB = 1 << 20
 
@@ -82,3 +86,79 @@ def test_where_measurements_cannot_be_kept_that_is_said(tmp_path):
     costs.saw_memory("a", Warmth.HOT, 5 * MIB)
     with pytest.raises(OrchError):
         costs.save()
+
+
+BENCHED = Figures(hot=100 * MIB, hibernated=30 * MIB, parked=20 * MIB, wake_cold=2.0, wake_hibernated=0.1)
+
+
+def test_what_was_measured_in_advance_counts_until_the_model_was_seen(tmp_path):
+    costs = Costs(tmp_path)
+    costs.begin_with("a", BENCHED)
+    cost = costs.cost("a", "nowhere", 0)
+    assert (cost.hot, cost.hibernated, cost.parked) == ({RAM: 100 * MIB}, {RAM: 30 * MIB}, {RAM: 20 * MIB})
+    assert (cost.wake_cold, cost.wake_parked, cost.wake_hibernated) == (2.0, 0.7, 0.1), "0.7: nobody has measured that"
+    assert cost.measured
+    assert not costs.cost("b", "nowhere", 0).measured, "of another artefact nothing is known"
+    assert costs.saw_memory("a", Warmth.HOT, 90 * MIB)
+    costs.saw_wake("a", Warmth.COLD, 1.0)
+    cost = costs.cost("a", "nowhere", 0)
+    assert cost.hot == {RAM: 90 * MIB}, "less than before, but seen"
+    assert cost.wake_cold == pytest.approx(1.7)
+    assert cost.hibernated == {RAM: 30 * MIB}, "not seen yet"
+
+
+def test_what_was_measured_in_advance_is_not_kept(tmp_path):
+    costs = Costs(tmp_path)
+    costs.begin_with("a", BENCHED)
+    costs.saw_memory("a", Warmth.PARKED, 25 * MIB)
+    costs.save()
+    assert Costs(tmp_path).figures("a") == Figures(parked=25 * MIB)
+    costs.begin_with("a", None)
+    cost = costs.cost("a", "nowhere", 0)
+    assert (cost.hot, cost.measured, cost.parked) == ({RAM: RUNTIME_BYTES}, False, {RAM: 25 * MIB})
+
+
+# ---- the accounts: when a record is looked for ----
+
+
+class Records:
+    """What lies beside the copies, and how often it was looked at."""
+
+    def __init__(self, figures):
+        self.figures = figures
+        self.looked = []
+
+    def __call__(self, name, artefact):
+        self.looked.append((name, artefact))
+        return self.figures
+
+
+def test_a_record_is_looked_for_before_the_first_load_and_after_that_of_a_model_that_was_seen(tmp_path):
+    model = ModelSettings(name="m", path=str(tmp_path / "m"), runtime="onnx", source="m.conf")
+    records, posted = Records(BENCHED), []
+    accounts = Accounts(tmp_path, {"m": model}.get, posted.append, records)
+    accounts.want("m")
+    assert posted.pop().cost.hot == {RAM: 100 * MIB}
+    assert records.looked == [("m", artefact_of(model))]
+    accounts.measured("m", Warmth.HOT, 80 * MIB, (Warmth.COLD, 1.0))
+    accounts.measured("m", Warmth.HOT, 95 * MIB)
+    assert (posted[-1].cost.hot, posted[-1].cost.wake_cold) == ({RAM: 95 * MIB}, pytest.approx(1.7))
+    assert len(records.looked) == 1
+    accounts.costs.save()
+
+    later = Accounts(tmp_path, {"m": model}.get, posted.append, records)
+    later.want("m")
+    assert posted[-1].cost.hot == {RAM: 95 * MIB}
+    assert len(records.looked) == 1, "an answer waits, and it is known what it takes"
+    later.measured("m", Warmth.HOT, 10 * MIB, (Warmth.COLD, 1.7))
+    assert len(records.looked) == 2
+    assert posted[-1].cost.hibernated == {RAM: 30 * MIB}
+
+
+def test_a_record_that_is_gone_at_the_next_look_counts_no_more(tmp_path):
+    model = ModelSettings(name="m", path=str(tmp_path / "m"), runtime="onnx", source="m.conf")
+    records = Records(BENCHED)
+    accounts = Accounts(tmp_path, {"m": model}.get, [].append, records)
+    assert accounts.cost(model, artefact_of(model)).measured
+    records.figures = None
+    assert not accounts.cost(model, artefact_of(model)).measured

@@ -27,6 +27,7 @@ ALLOWED = {
     "marks": set(),
     "runtimes": {"errors", "marks", "encoders", "workers.protocol"},
     "models": {"errors", "encoders", "config"},
+    "models.pulling": {"errors", "config", "models", "planning", "workers.preparing", "workers.readying"},
     "exchange": set(),
     "client": {"errors", "exchange", "api.schema", "config.paths"},
     "cli": {
@@ -50,6 +51,8 @@ ALLOWED = {
         "workers.preparing",
         "workers.copies",
         "workers.benching",
+        "workers.readying",
+        "core.figures",
     },
     "foresee": set(),
     "planning": {"errors", "config", "core", "desktop", "workers.protocol"},

@@ -6,19 +6,26 @@ import asyncio
 import fcntl
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
+from neuroshell_orch.config import paths
+from neuroshell_orch.config.load import load
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.models import pulling, registry
 from neuroshell_orch.models.pulling import Pulled, Refused, Step
+from neuroshell_orch.planning import artefact_of, order_of
 from neuroshell_orch.pulls import Pulls
+from neuroshell_orch.workers import preparing
 from neuroshell_orch.workers.errand import Errand, errand_properties, sent
 from tests.support_shop import stock
 from tests.workers.conftest import manager as user_manager  # noqa: F401 - a fixture
 from tests.workers.conftest import manager_environment  # noqa: F401 - likewise
 
 pytestmark = pytest.mark.anyio
+
+GPU = Path("/dev/nvidiactl").exists()
 
 
 @pytest.fixture
@@ -119,6 +126,60 @@ async def test_a_file_that_is_not_the_promised_one(xdg, monkeypatch):
     assert registry.models() == []
 
 
+def wants_copies(shop):
+    (shop / "config" / "nsorch" / "nsorch.conf").write_text("[Orchestrator]\nPrepare=yes\n")
+
+
+def recorded():
+    """What was measured of the model with its copy."""
+    found = load()
+    return preparing.recorded(paths.cache_dir(), order_of(found, "tiny"), artefact_of(found.models["tiny"]))
+
+
+@pytest.mark.skipif(GPU, reason="the model may run on the accelerator, without figures of a copy")
+async def test_what_is_pulled_gets_its_copy_and_is_there_before(shop):
+    wants_copies(shop)
+    reloads = Reloads()
+    seen = []
+    async for said in Pulls("child", reloads).follow("tiny"):
+        seen.append(said)
+        if isinstance(said, Step) and said.stage == pulling.PREPARE:
+            assert reloads.count >= 1
+            assert registry.get("tiny")
+    assert seen[-2].stage == pulling.PREPARE
+    assert seen[-1] == Pulled("tiny", fresh=True)
+    assert reloads.count == 2
+    assert recorded().hot > 0
+
+
+async def test_without_a_copy_it_is_pulled_all_the_same(shop):
+    wants_copies(shop)
+    in_the_way = paths.cache_dir() / "prepared"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("a file in the place of the folder")
+    done = (await followed(Pulls("child", Reloads())))[-1]
+    assert (done.model, done.fresh) == ("tiny", True)
+    assert done.note.startswith("tiny works, but no prepared copy could be made: ")
+    assert registry.get("tiny")
+
+
+async def test_leaving_while_the_copy_is_made_keeps_the_model_and_ends_the_making(shop):
+    wants_copies(shop)
+    reloads = Reloads()
+    pulls = Pulls("child", reloads)
+    steps = pulls.follow("tiny")
+    async for said in steps:
+        if isinstance(said, Step) and said.stage == pulling.PREPARE:
+            break
+    tasks = set(pulls._tasks)
+    await steps.aclose()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert reloads.count >= 1
+    assert registry.get("tiny")
+    assert not list((paths.cache_dir() / "prepared").glob(".tiny*")), "nothing half done is left"
+    assert (await followed(pulls))[-1] == Pulled("tiny", fresh=False)
+
+
 async def test_a_pull_that_dies_is_an_error(shop, monkeypatch):
     monkeypatch.setattr(pulling, "MODULE", "tests.no_such_module")
     with pytest.raises(OrchError, match="exit code 1"):
@@ -126,8 +187,10 @@ async def test_a_pull_that_dies_is_an_error(shop, monkeypatch):
 
 
 async def test_as_a_service_of_the_user_manager(shop, user_manager):  # noqa: F811 - the fixture
+    wants_copies(shop)
     said = await followed(Pulls("systemd", Reloads()))
     assert said[-1] == Pulled("tiny", fresh=True)
+    assert GPU or recorded().hot > 0, "its sandbox lets it make and measure a copy"
     shutil.rmtree(registry.folder("tiny"))
 
 

@@ -17,7 +17,7 @@ from neuroshell_orch.api.problems import failed_midway, json_response
 from neuroshell_orch.api.requests import read_json, while_connected
 from neuroshell_orch.api.streams import Stream
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.models import catalogue
+from neuroshell_orch.models import catalogue, pulling
 from neuroshell_orch.models.pulling import Pulled, Step
 from neuroshell_orch.pulls import Pulls
 
@@ -80,7 +80,9 @@ async def _lines(entry: Entry, steps: AsyncGenerator[Step | Pulled, None]) -> As
     try:
         async with aclosing(steps):
             async for step in steps:
-                if isinstance(step, Step) and (shown := _shown(entry, step, first=step.stage != stage)):
+                if isinstance(step, Pulled) and step.note:
+                    yield line({"status": step.note})
+                elif isinstance(step, Step) and (shown := _shown(entry, step, first=step.stage != stage)):
                     stage = step.stage
                     yield line(shown)
     except OrchError as error:
@@ -101,6 +103,8 @@ def _shown(entry: Entry, step: Step, *, first: bool) -> dict[str, Any] | None:
             return {"status": "converting to ONNX"} if first else None
         case "hash":
             return {"status": "verifying sha256 digest"} if first else None
+        case pulling.PREPARE:
+            return {"status": "preparing and measuring"} if first else None
         case _:
             return {"status": step.stage} if first else None
     return {

@@ -17,6 +17,7 @@ from neuroshell_orch.cli.root import COMMANDS, new_app
 
 if TYPE_CHECKING:
     from neuroshell_orch.api.schema import ModelStatus
+    from neuroshell_orch.config.load import Configuration
     from neuroshell_orch.config.schema import ModelSettings
 
 app = new_app(COMMANDS["model"])
@@ -63,7 +64,7 @@ def show(name: Name, as_json: Json = False) -> None:
     rows = [("Name", model.name), *((key, value) for key, value in values if value), ("File", model.source)]
     if model.runtime == "encoder":
         rows.append(("Vectors", _vectors(model)))
-    output.pairs([*rows, ("Memory", _memory(model)), ("Prepared", preparing.sentence(found, model))])
+    output.pairs([*rows, ("Memory", _memory(found, model)), ("Prepared", preparing.sentence(found, model))])
 
 
 def _vectors(model: ModelSettings) -> str:
@@ -79,15 +80,22 @@ def _vectors(model: ModelSettings) -> str:
     return f"{found.dimensions} numbers{length} ({found.pooling} of the tokens); reads {found.max_tokens} tokens"
 
 
-def _memory(model: ModelSettings) -> str:
+def _memory(found: Configuration, model: ModelSettings) -> str:
     """What it takes while it is hot: the measured peak, or the estimate that holds until there is one."""
-    from neuroshell_orch.config.paths import state_dir
+    from neuroshell_orch.config.paths import cache_dir, state_dir
     from neuroshell_orch.core.budget import sentence
     from neuroshell_orch.costs import Costs
-    from neuroshell_orch.planning import artefact_of
+    from neuroshell_orch.planning import artefact_of, order_of
+    from neuroshell_orch.workers.preparing import recorded
 
-    cost = Costs(state_dir()).cost(artefact_of(model), model.path, model.context_length, None, model.parallel)
+    costs, artefact = Costs(state_dir()), artefact_of(model)
+    seen = costs.figures(artefact)
+    if seen is None or not seen.hot:
+        costs.begin_with(artefact, recorded(cache_dir(), order_of(found, model.name), artefact))
+    cost = costs.cost(artefact, model.path, model.context_length, None, model.parallel)
     how = "the measured peak" if cost.measured else "estimated; measured at its first load"
+    if cost.measured and (seen is None or not seen.hot):
+        how = "measured when it was prepared"
     return f"{sentence(cost.hot)} when hot ({how})"
 
 

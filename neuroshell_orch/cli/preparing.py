@@ -16,14 +16,15 @@ from neuroshell_orch.cli import local, output
 from neuroshell_orch.config.paths import cache_dir
 from neuroshell_orch.config.write import require_model
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.planning import order_of, prepares
+from neuroshell_orch.planning import artefact_of, order_of, prepares
 from neuroshell_orch.workers import copies, prepared
-from neuroshell_orch.workers.preparing import gains
+from neuroshell_orch.workers.preparing import gains, wants
 
 if TYPE_CHECKING:
     from neuroshell_orch.config.load import Configuration
     from neuroshell_orch.config.schema import ModelSettings
-    from neuroshell_orch.workers.benching import Figures
+    from neuroshell_orch.core.figures import Figures
+    from neuroshell_orch.workers import benching
 
 
 def copy_of(model: ModelSettings) -> tuple[Path | None, copies.Manifest | None, str]:
@@ -48,6 +49,7 @@ def as_data(model: ModelSettings) -> dict[str, Any] | None:
         "seconds": manifest.seconds,
         "threads": manifest.tuning.threads if manifest.tuning else None,
         "rates": {str(threads): rate for threads, rate in manifest.tuning.rates.items()} if manifest.tuning else {},
+        "costs": msgspec.to_builtins(manifest.costs.get(artefact_of(model))),
     }
 
 
@@ -76,10 +78,20 @@ def _threads(manifest: copies.Manifest) -> str:
     return f"; fastest with {tuning.threads} thread{'s' * (tuning.threads != 1)} ({rates})"
 
 
+def _costs(figures: Figures | None) -> str:
+    """What was measured of a model with its copy."""
+    if figures is None:
+        return ""
+    sizes = [("HOT", figures.hot), ("HIBERNATED", figures.hibernated), ("PARKED", figures.parked)]
+    wakes = [("HIBERNATED", figures.wake_hibernated), ("PARKED", figures.wake_parked), ("COLD", figures.wake_cold)]
+    memory = ", ".join(f"{output.size(size)} when {rung}" for rung, size in sizes if size)
+    times = ", ".join(f"{_seconds(seconds)} from {rung}" for rung, seconds in wakes if seconds)
+    return f"Measured: it takes {memory}; it is ready after {times}."
+
+
 def _wants(configuration: Configuration, name: str) -> bool:
     """Whether the model is to have a copy."""
-    use = prepares(configuration, name)
-    return use == "make" or (use == "use" and gains(order_of(configuration, name).load))
+    return wants(order_of(configuration, name))
 
 
 def _source(model: ModelSettings) -> Path:
@@ -87,23 +99,26 @@ def _source(model: ModelSettings) -> Path:
 
 
 def after_adding(name: str) -> None:
-    """Make the copy of a model that has just come in, where one is wanted."""
+    """Make the copy of a model that has just come in, where one is wanted, and measure what it costs."""
     from neuroshell_orch.cli.answer import Waiting
+    from neuroshell_orch.workers import readying
 
     found = local.configuration()
     if name not in found.models or not _wants(found, name):
         return
-    tune = prepares(found, name) == "make"  # seconds, where somebody may be waiting for the first answer
+    order, artefact = order_of(found, name), artefact_of(found.models[name])
     try:
-        with Waiting(f"preparing {name}"):
-            asyncio.run(prepared.make(cache_dir(), _source(found.models[name]), tune=tune))
+        with Waiting(f"preparing {name}, and measuring it for some seconds"):
+            asyncio.run(readying.newcomer(cache_dir(), order, artefact))
     except OrchError as error:
         output.note(f"nsorch: {name} works, but no prepared copy could be made: {error.message}")
 
 
 def prepare(name: str, *, again: bool, as_json: bool) -> None:
-    """Make the copy of one model, or of all that want one."""
+    """Make the copy of one model, or of all that want one, and measure what they cost."""
     from neuroshell_orch.cli.answer import Waiting
+    from neuroshell_orch.cli.model import told
+    from neuroshell_orch.workers import readying
 
     found = local.configuration()
     if name:
@@ -120,11 +135,16 @@ def prepare(name: str, *, again: bool, as_json: bool) -> None:
     done: dict[str, object] = {}
     for each in names:
         model = found.models[each]
-        with Waiting(f"preparing {each}"):
-            _path, manifest = asyncio.run(prepared.make(cache_dir(), _source(model), tune=True, again=again))
+        order, artefact = order_of(found, each), artefact_of(model)
+        with Waiting(f"preparing {each}, and measuring it"):
+            manifest = asyncio.run(readying.ready(cache_dir(), order, artefact, again=again))
         done[each] = as_data(model)
         if not as_json:
             output.say(f"{each} is prepared: {output.size(manifest.size)}{_threads(manifest)}.")
+            if costs := _costs(manifest.costs.get(artefact)):
+                output.say(costs)
+    if done:
+        told()  # a daemon that runs reckons with the figures
     if as_json:
         output.print_json(done)
 
@@ -201,7 +221,7 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
-def _show(figures: Figures, runtime: str) -> None:
+def _show(figures: benching.Figures, runtime: str) -> None:
     unit = {"genai": "tokens", "encoder": "texts"}.get(runtime, "runs")
     threads = "every core" if not figures.threads else f"{figures.threads} threads"
     copy = "its prepared copy" if figures.prepared else "its own files"

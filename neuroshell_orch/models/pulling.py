@@ -28,8 +28,12 @@ _PAUSE: Final = 0.05
 """Seconds between two lines of one stage: often enough for a bar that moves."""
 
 
+PREPARE: Final = "prepare"
+"""The last stage, at which the model is registered already: its copy is made, where it is to have one."""
+
+
 class Step(msgspec.Struct, frozen=True, tag="step"):
-    """Progress; the stages are download, unpack, convert and hash, and each counts what it handles."""
+    """Progress; the stages are download, unpack, convert, hash, each counting what it handles, and ``PREPARE``."""
 
     stage: str
     done: int
@@ -37,10 +41,14 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
 
 
 class Pulled(msgspec.Struct, frozen=True, tag="pulled"):
-    """The model is registered. ``fresh`` is false where all of it was there already."""
+    """The model is registered. ``fresh`` is false where all of it was there already.
+
+    ``note`` is for people: why there is no prepared copy, where one was to be made.
+    """
 
     model: str
     fresh: bool
+    note: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -98,6 +106,27 @@ def _watch(wire: socket.socket, main: int) -> None:
         return
 
 
+def _prepare(name: str, teller: Teller) -> str:
+    """Make what the command line makes, too, when a model has come in. What fails is told, and is no failure."""
+    import asyncio  # noqa: PLC0415 - likewise
+
+    from neuroshell_orch.config.load import load  # noqa: PLC0415
+    from neuroshell_orch.config.paths import cache_dir  # noqa: PLC0415
+    from neuroshell_orch.planning import artefact_of, order_of  # noqa: PLC0415
+    from neuroshell_orch.workers import preparing, readying  # noqa: PLC0415
+
+    found = load(lenient=True)
+    if name not in found.models or not preparing.wants(order := order_of(found, name)):
+        return ""
+    teller.progress(PREPARE, 0, 1)
+    try:
+        asyncio.run(readying.newcomer(cache_dir(), order, artefact_of(found.models[name])))
+    except OrchError as error:
+        return f"{name} works, but no prepared copy could be made: {error.message}"
+    teller.progress(PREPARE, 1, 1)
+    return ""
+
+
 def main(arguments: list[str]) -> int:
     """Pull the model that ``arguments`` name."""
     (name,) = arguments
@@ -109,7 +138,8 @@ def main(arguments: list[str]) -> int:
         from neuroshell_orch.models import bringing  # noqa: PLC0415 - the daemon imports this module for its lines
 
         model, fresh = bringing.pull(name, teller.progress)
-        teller.say(Pulled(model.name, fresh))
+        note = _prepare(model.name, teller) if fresh else ""
+        teller.say(Pulled(model.name, fresh, note))
     except OrchError as error:
         teller.say(Refused(error.problem, error.message, error.hint))
         return error.kind.exit_code

@@ -1,19 +1,21 @@
 """What one model costs on each rung of the ladder, measured in workers of its own, apart from any daemon.
 
 Owns the order of the steps and the figures. The workers are the ones that serve, as child processes; the figures are
-medians over a few rounds. A model that cannot hibernate simply has no such rung. Must not know how figures are shown.
+medians over a few rounds; ``costs`` is the short form, once and without a look at speed. A model that cannot hibernate
+simply has no such rung. Must not know how figures are shown.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from neuroshell_orch.core import figures
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.launch import ChildLauncher, WorkerSpec
 from neuroshell_orch.workers.process import Worker
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 QUESTION: Final = "What is the capital of France? Tell me about its history in a few sentences."
 TOKENS: Final = 64
+FEW: Final = 16
+"""Tokens of the one answer for ``costs``: for the memory that an answer takes, not for its speed."""
+SECONDS: Final = 5.0
+"""How long ``costs`` goes on taking a next step. A step that was begun is done; small models are through in half."""
 TEXT: Final = "Each sentence becomes a vector of numbers, and those of like meaning lie close together."
 _BYTES: Final = {"BOOL": 1, "BF16": 2, "BYTES": 0}
 
@@ -101,14 +107,61 @@ async def measure(
     )
 
 
-async def _from_nothing(load: Load, samples: _Samples) -> None:
+async def costs(load: Load, seconds: float = SECONDS) -> figures.Figures:
+    """What a model costs, measured once and briefly: what is left out for lack of time is zero.
+
+    Raises OrchError as a load or an answer does.
+    """
+    samples, began = _Samples(), time.monotonic()
+    await _once(load, samples, lambda: time.monotonic() - began < seconds)
+    if time.monotonic() - began + 2 * samples.take("PARKED ready") < seconds:
+        await _from_nothing(load, samples, answers=False)
+    found = {name: values[0] for name, values in samples.of.items()}
+    return figures.Figures(
+        hot=int(found.get("HOT pss", 0)),
+        hibernated=int(found.get("HIBERNATED pss", 0)),
+        parked=int(found.get("PARKED pss", 0)),
+        wake_cold=found.get("COLD ready", 0.0),
+        wake_parked=found["PARKED ready"],
+        wake_hibernated=found.get("HIBERNATED ready", 0.0),
+    )
+
+
+async def _once(load: Load, samples: _Samples, go_on: Callable[[], bool]) -> None:
+    """Up and down the ladder, with one short answer."""
+    worker = await Worker.start(ChildLauncher(), WorkerSpec("bench", 1))
+    try:
+        loaded = await _park_and_load(worker, load, samples)
+        if go_on():
+            with suppress(OrchError):  # nothing can be made up for its inputs: what it holds when loaded is known then
+                await _answer(worker, load, loaded, tokens=FEW)
+        samples.memory("HOT", worker)
+        if go_on() and loaded.can_hibernate and loaded.device == "cpu":
+            await worker.hibernate()
+            samples.memory("HIBERNATED", worker)
+            samples.add("HIBERNATED ready", (await worker.wake()).seconds)
+    finally:
+        await worker.stop()
+
+
+async def _park_and_load(worker: Worker, load: Load, samples: _Samples) -> Loaded:
+    await worker.standby(load.runtime, load.path)
+    samples.memory("PARKED", worker)
+    began = time.monotonic()
+    loaded = await worker.load(load)
+    samples.add("PARKED ready", time.monotonic() - began)
+    return loaded
+
+
+async def _from_nothing(load: Load, samples: _Samples, *, answers: bool = True) -> None:
     began = time.monotonic()
     worker = await Worker.start(ChildLauncher(), WorkerSpec("bench", 1))
     try:
         loaded = await worker.load(load)
         ready = samples.add("COLD ready", time.monotonic() - began)
-        first, _ = await _answer(worker, load, loaded)
-        samples.add("COLD first", ready + first)
+        if answers:
+            first, _ = await _answer(worker, load, loaded)
+            samples.add("COLD first", ready + first)
     finally:
         await worker.stop()
 
@@ -116,13 +169,9 @@ async def _from_nothing(load: Load, samples: _Samples) -> None:
 async def _ladder(load: Load, samples: _Samples) -> Loaded:
     worker = await Worker.start(ChildLauncher(), WorkerSpec("bench", 2))
     try:
-        await worker.standby(load.runtime)
-        samples.memory("PARKED", worker)
-        began = time.monotonic()
-        loaded = await worker.load(load)
-        ready = samples.add("PARKED ready", time.monotonic() - began)
+        loaded = await _park_and_load(worker, load, samples)
         first, _ = await _answer(worker, load, loaded)
-        samples.add("PARKED first", ready + first)
+        samples.add("PARKED first", samples.of["PARKED ready"][-1] + first)
         first, rate = await _answer(worker, load, loaded, "Once more: ")
         samples.add("HOT ready", 0.0)
         samples.add("HOT first", first)
@@ -143,21 +192,23 @@ async def _ladder(load: Load, samples: _Samples) -> Loaded:
         await worker.stop()
 
 
-async def _answer(worker: Worker, load: Load, loaded: Loaded, lead: str = "") -> tuple[float, float]:
+async def _answer(
+    worker: Worker, load: Load, loaded: Loaded, lead: str = "", tokens: int = TOKENS
+) -> tuple[float, float]:
     """Seconds to the first token and tokens a second after it; or seconds of one answer, and answers a second."""
     began = time.monotonic()
     if load.runtime == "genai":
         first = last = 0.0
-        tokens = 0
-        request = Generate(worker.next_job(), [ChatMessage("user", lead + QUESTION)], max_tokens=TOKENS, temperature=0)
+        said = 0
+        request = Generate(worker.next_job(), [ChatMessage("user", lead + QUESTION)], max_tokens=tokens, temperature=0)
         async with aclosing(worker.generate(request)) as answer:
             async for part in answer:
                 if isinstance(part, Piece):
                     last = time.monotonic()
                     first = first or last
-                    tokens += part.tokens
+                    said += part.tokens
         first = first or time.monotonic()
-        return first - began, (tokens - 1) / (last - first) if last > first and tokens > 1 else 0.0
+        return first - began, (said - 1) / (last - first) if last > first and said > 1 else 0.0
     if load.runtime == "encoder":
         await worker.embed(Embed(worker.next_job(), [TEXT]))
     else:

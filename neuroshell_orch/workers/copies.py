@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from neuroshell_orch.core.figures import Figures
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -41,7 +43,10 @@ class Tuning(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a copy is, and every file in it with its size and its time of change in nanoseconds."""
+    """What a copy is, and every file in it with its size and its time of change in nanoseconds.
+
+    ``costs`` are figures that were measured with it, by the artefact: the settings that it was loaded with count, too.
+    """
 
     format: int
     key: str
@@ -50,6 +55,7 @@ class Manifest(msgspec.Struct, frozen=True):
     files: dict[str, tuple[int, int]]
     seconds: float = 0.0
     tuning: Tuning | None = None
+    costs: dict[str, Figures] = {}
 
     @property
     def size(self) -> int:
@@ -120,10 +126,15 @@ def seal(folder: Path, source: Path, key: str, seconds: float, tuning: Tuning | 
     found = {path: path.lstat() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST}
     files = {str(path.relative_to(folder)): (facts.st_size, facts.st_mtime_ns) for path, facts in found.items()}
     manifest = Manifest(FORMAT, key, str(source), machine_key(), files, seconds, tuning)
+    write(folder, manifest)
+    return manifest
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write what a copy says of itself, whole or not at all. Raises OSError."""
     partial = folder / f".{MANIFEST}.{os.getpid()}"
     partial.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     partial.replace(folder / MANIFEST)
-    return manifest
 
 
 def has_other(cache: Path, source: Path) -> bool:

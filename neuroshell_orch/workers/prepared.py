@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -25,7 +25,13 @@ from neuroshell_orch.workers import copies
 from neuroshell_orch.workers.copies import prepared_path
 from neuroshell_orch.workers.environment import worker_environment
 
-__all__ = ["make", "prepare", "prepared_path", "tuned"]
+if TYPE_CHECKING:
+    from neuroshell_orch.core.figures import Figures
+
+__all__ = ["make", "noted", "prepare", "prepared_path", "tuned"]
+
+KEPT: Final = 8
+"""Artefacts whose costs a copy remembers: the same model with other settings."""
 
 _GROWTH: Final = 3
 """A copy of weights in 4 bits was measured at 2.4 times its model: it keeps the weights as they were besides."""
@@ -81,9 +87,25 @@ async def tuned(cache: Path, source: Path) -> tuple[Path, copies.Manifest]:
     path, manifest = found
     if manifest.tuning is None:
         tuning = await _run(path, path.parent, tune=True, only=True)
-        folder = copies.folder_of(cache, source, manifest.key)
-        manifest = copies.seal(folder, source, manifest.key, manifest.seconds, tuning)
+        manifest = msgspec.structs.replace(manifest, tuning=tuning)
+        _write(copies.folder_of(cache, source, manifest.key), manifest)
     return path, manifest
+
+
+def noted(cache: Path, source: Path, manifest: copies.Manifest, artefact: str, costs: Figures) -> copies.Manifest:
+    """The manifest of a copy with what was measured with it, on disk, too. Raises OrchError."""
+    kept = dict(list(manifest.costs.items())[1 - KEPT :])  # the oldest are of settings that are gone
+    manifest = msgspec.structs.replace(manifest, costs={**kept, artefact: costs})
+    _write(copies.folder_of(cache, source, manifest.key), manifest)
+    return manifest
+
+
+def _write(folder: Path, manifest: copies.Manifest) -> None:
+    try:
+        copies.write(folder, manifest)
+    except OSError as error:
+        message = f"{folder / copies.MANIFEST} cannot be written: {error.strerror}."
+        raise OrchError("write-failed", message, "Free some disk space. The copy is good without it.") from error
 
 
 def _good(folder: Path, source: Path, key: str) -> tuple[Path, copies.Manifest] | None:

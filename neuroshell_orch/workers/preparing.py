@@ -23,6 +23,9 @@ from neuroshell_orch.sd import journal
 from neuroshell_orch.workers import copies
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neuroshell_orch.core.figures import Figures
     from neuroshell_orch.planning import Order
     from neuroshell_orch.workers.protocol import Load
 
@@ -42,7 +45,7 @@ def gains(load: Load) -> bool:
     Measured with a language model of 100 MiB: loaded in four fifths of the time, a third of the private memory,
     a tenth more tokens a second.
     """
-    if load.runtime != "genai" or _elsewhere(load):
+    if load.runtime != "genai" or elsewhere(load):
         return False
     try:
         return LEAST <= copies.size_of(Path(load.path)) <= SMALL
@@ -50,7 +53,29 @@ def gains(load: Load) -> bool:
         return False  # the load itself says what is wrong
 
 
-def _elsewhere(load: Load) -> bool:
+def wants(order: Order) -> bool:
+    """Whether a model is to have a copy when it is added."""
+    return order.prepare == "make" or (order.prepare == "use" and gains(order.load))
+
+
+def recorded(cache: Path, order: Order, artefact: str) -> Figures | None:
+    """What was measured with the copy that a load would take now, when that was made; None where there is no such."""
+    source = Path(order.load.path)
+    if order.prepare == "never" or elsewhere(order.load) or not copies.has_other(cache, source):
+        return None
+    try:
+        found = copies.find(cache, source)
+    except OSError:
+        return None  # the load itself says what is wrong with the file
+    return None if found is None else found[1].costs.get(artefact)
+
+
+def recorder(cache: Path, order: Callable[[str], Order]) -> Callable[[str, str], Figures | None]:
+    """``recorded`` for the models that ``order`` knows, by name and artefact."""
+    return lambda name, artefact: recorded(cache, order(name), artefact)
+
+
+def elsewhere(load: Load) -> bool:
     """Whether the model may run on an accelerator: a copy is made for the processor's kernels."""
     return load.options.get("device", "auto") != "cpu" and _GPU.exists()
 
@@ -68,7 +93,7 @@ class Preparer:
     async def load_of(self, order: Order) -> Load:
         """The order's load: of the prepared copy where there is one, or will be soon and is wanted."""
         load = order.load
-        if order.prepare == "never" or _elsewhere(load):
+        if order.prepare == "never" or elsewhere(load):
             return load
         source = Path(load.path)
         wanted = order.prepare == "make"
@@ -89,7 +114,7 @@ class Preparer:
 
     async def path_now(self, order: Order) -> str:
         """The path that a load would take now. Nothing is made, nor waited for."""
-        if order.prepare == "never" or _elsewhere(order.load):
+        if order.prepare == "never" or elsewhere(order.load):
             return order.load.path
         try:
             found = await asyncio.to_thread(copies.find, self._cache, Path(order.load.path))

@@ -8,6 +8,7 @@ import functools
 import http.server
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,22 @@ def test_a_pull_that_is_not_streamed_and_one_of_what_is_there(shop, client):
     assert client.delete("tiny").status == "success"
     assert not list((shop.root / "data" / "nsorch" / "models").glob("*"))
     assert client.pull("tiny").status == "success"
+
+
+def test_what_is_pulled_gets_its_copy_as_on_the_command_line(shop, client):
+    shop.settings(Prepare="yes")
+    shop.activate()
+    told = [step.status for step in client.pull("tiny", stream=True)]
+    assert told[-3:] == ["preparing and measuring", "writing manifest", "success"]
+    (copy,) = (shop.root / "cache" / "nsorch" / "prepared").glob("tiny-*")
+    assert json.loads((copy / "nsorch-prepared.json").read_text())["source"].endswith("models/tiny")
+    client.delete("tiny")
+    shutil.rmtree(copy.parent)
+    copy.parent.write_text("a file in the place of the folder")
+    told = [step.status for step in client.pull("tiny", stream=True)]
+    assert told[-3].startswith("tiny works, but no prepared copy could be made")
+    assert told[-1] == "success"
+    assert [model.model for model in client.list().models] == ["tiny:latest"]
 
 
 def test_what_cannot_be_pulled(shop, client):
@@ -181,7 +198,7 @@ SANDBOX = [
 def test_a_sandboxed_daemon_pulls_over_the_network(xdg, user_manager, index, launcher):  # noqa: F811 - the fixture
     config = xdg / "config" / "nsorch"
     config.mkdir(parents=True)
-    (config / "nsorch.conf").write_text(f"[Orchestrator]\nWorkerLauncher={launcher}\nIdleExitSec=1h\n")
+    (config / "nsorch.conf").write_text(f"[Orchestrator]\nWorkerLauncher={launcher}\nIdleExitSec=1h\nPrepare=yes\n")
     stock(config, xdg)
     for folder in ("config", "data", "state", "cache"):
         (xdg / folder / "nsorch").mkdir(exist_ok=True)
@@ -203,6 +220,7 @@ def test_a_sandboxed_daemon_pulls_over_the_network(xdg, user_manager, index, lau
             assert stages[-1] == "success", stages
             assert any(status.startswith("pulling ") for status in stages)
             assert [model.model for model in client.list().models] == ["tiny:latest"]
+            assert list((xdg / "cache" / "nsorch" / "prepared").glob("tiny-*/nsorch-prepared.json")), stages
     finally:
         subprocess.run(["systemctl", "--user", "stop", "nsorch-test-pull"], check=True)
     listing = ["systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", "nsorch-*"]

@@ -15,6 +15,8 @@ from tests.support_tiny import tiny_genai_folder
 def tiny(nsorch):
     """A registered model, whose copy is made only where it is asked for."""
     assert nsorch("model", "add", "tiny", str(tiny_genai_folder(nsorch.root / "tiny"))).code == 0
+    with (nsorch.config / "models.d" / "tiny.conf").open("a") as file:
+        file.write("Device=cpu\n")  # on an accelerator a copy is of no use, and is not measured
     nsorch.copies = nsorch.root / "cache" / "nsorch" / "prepared"
     return nsorch
 
@@ -30,15 +32,21 @@ def test_a_copy_is_made_shown_and_collected(tiny):
     result = tiny("model", "prepare", "tiny")
     assert (result.code, result.err) == (0, ""), result
     assert result.out.startswith("tiny is prepared: ")
+    assert "Measured: it takes " in result.out
     (folder,) = folders(tiny)
     shown = tiny("model", "show", "tiny", "--json").json["prepared"]
     assert shown["path"] == str(folder)
     assert shown["size"] == sum(file.stat().st_size for file in folder.iterdir() if "nsorch-" not in file.name)
-    assert str(folder) in tiny("model", "show", "tiny").out
+    assert shown["costs"]["hot"] > 0
+    told = tiny("model", "show", "tiny").out
+    assert str(folder) in told
+    assert "when hot (measured when it was prepared)" in told
     assert tiny("model", "gc").out == "0 B freed.\n", "a registered model uses it"
     with (folder / "model.onnx.data").open("ab") as file:
         file.write(b"x")
-    assert "not used, its file model.onnx.data has" in tiny("model", "show", "tiny").out
+    told = tiny("model", "show", "tiny").out
+    assert "not used, its file model.onnx.data has" in told
+    assert "when hot (estimated; measured at its first load)" in told
     looked = tiny("model", "gc", "--dry-run")
     assert "would be freed" in looked.out
     assert folders(tiny) == [folder]
@@ -66,7 +74,9 @@ def test_a_small_language_model_comes_with_its_copy_in_every_mode(tiny):
     os.truncate(folder / "more.bin", 16 << 20)
     result = tiny("model", "add", "second", str(folder))
     assert (result.code, result.err) == (0, ""), result
-    assert tiny("model", "show", "second", "--json").json["prepared"]["threads"] is None, "nobody waits for that"
+    shown = tiny("model", "show", "second", "--json").json["prepared"]
+    assert shown["threads"] is None, "nobody waits for that"
+    assert shown["costs"]["hot"] > 0
     assert tiny("model", "gc").out == "0 B freed.\n", "it is used"
     (copy,) = folders(tiny)
     shutil.rmtree(copy)

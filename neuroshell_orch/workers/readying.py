@@ -1,0 +1,44 @@
+"""Making a model ready before anybody asks: its copy, the number of threads, and what it costs with both.
+
+Owns the order of these steps, the same for the command line and for a pull that the daemon sends out. A copy is good
+without figures, too. Must not know which model is meant, nor how anything is shown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from neuroshell_orch.errors import OrchError
+from neuroshell_orch.workers import benching, prepared, preparing
+
+if TYPE_CHECKING:
+    from neuroshell_orch.planning import Order
+    from neuroshell_orch.workers.copies import Manifest
+
+
+async def newcomer(cache: Path, order: Order, artefact: str) -> Manifest | None:
+    """A model has just come in: make what it is to have, if anything. Raises OrchError where there is to be no copy.
+
+    Finding the number of threads takes seconds, in which somebody may be waiting for the first answer: only where a
+    copy was asked for by a mode or by name.
+    """
+    if not preparing.wants(order):
+        return None
+    return await ready(cache, order, artefact, tune=order.prepare == "make")
+
+
+async def ready(cache: Path, order: Order, artefact: str, *, tune: bool = True, again: bool = False) -> Manifest:
+    """Make the copy unless there is a good one, and measure with it what was not yet. Raises OrchError."""
+    source, load = Path(order.load.path), order.load
+    path, manifest = await prepared.make(cache, source, tune=tune, again=again)
+    if artefact in manifest.costs or preparing.elsewhere(load):
+        return manifest
+    threads = load.threads or preparing.threads_of(manifest.tuning)
+    try:
+        costs = await benching.costs(msgspec.structs.replace(load, path=str(path), threads=threads))
+    except OrchError:
+        return manifest  # its first load says why; the copy may be as good as the model is
+    return prepared.noted(cache, source, manifest, artefact, costs)
