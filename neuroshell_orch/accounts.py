@@ -54,7 +54,7 @@ class Accounts:
     def cost(self, model: ModelSettings, artefact: str) -> Cost:
         """What ``model`` costs as far as is known.
 
-        The record of one that was seen HOT is looked for after its next load: an answer may be waiting now.
+        The record of one that was seen HOT is looked for after its next answer: somebody may be waiting now.
         """
         if self._seen_hot(artefact):
             self._looked.discard(artefact)
@@ -82,13 +82,13 @@ class Accounts:
         if model is None:
             return
         artefact = artefact_of(model)
-        if artefact not in self._looked:
-            self._look(model, artefact)
+        # Not after a load, when an answer waits; the first wake from any rung but COLD has a rest on it before.
+        news = wake is None and artefact not in self._looked and self._look(model, artefact)
         if self.gpus and warmth is Warmth.HOT and pid is not None:
             self._spawn(self._measure_vram(name, pid))
         if wake is not None:
             self.costs.saw_wake(artefact, *wake)
-        if (size and self.costs.saw_memory(artefact, warmth, size)) or wake is not None:
+        if (size and self.costs.saw_memory(artefact, warmth, size)) or wake is not None or news:
             self._post(msg.Costed(name, self._cost(model, artefact)))
 
     async def held_by(self, pid: int) -> dict[str, int]:
@@ -124,9 +124,12 @@ class Accounts:
         seen = self.costs.figures(artefact)
         return seen is not None and seen.hot > 0
 
-    def _look(self, model: ModelSettings, artefact: str) -> None:
+    def _look(self, model: ModelSettings, artefact: str) -> bool:
+        """Look for the model's record; whether there is one."""
+        found = self._recorded(model.name, artefact)
         self._looked.add(artefact)
-        self.costs.begin_with(artefact, self._recorded(model.name, artefact))
+        self.costs.begin_with(artefact, found)
+        return found is not None
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -133,7 +133,7 @@ class Records:
         return self.figures
 
 
-def test_a_record_is_looked_for_before_the_first_load_and_after_that_of_a_model_that_was_seen(tmp_path):
+def test_a_record_is_looked_for_before_the_first_load_and_after_an_answer_of_a_model_that_was_seen(tmp_path):
     model = ModelSettings(name="m", path=str(tmp_path / "m"), runtime="onnx", source="m.conf")
     records, posted = Records(BENCHED), []
     accounts = Accounts(tmp_path, {"m": model}.get, posted.append, records)
@@ -151,7 +151,12 @@ def test_a_record_is_looked_for_before_the_first_load_and_after_that_of_a_model_
     assert posted[-1].cost.hot == {RAM: 95 * MIB}
     assert len(records.looked) == 1, "an answer waits, and it is known what it takes"
     later.measured("m", Warmth.HOT, 10 * MIB, (Warmth.COLD, 1.7))
+    assert len(records.looked) == 1, "it waits still"
+    posted.clear()
+    later.measured("m", Warmth.HOT, 10 * MIB)
+    later.measured("m", Warmth.HOT, 10 * MIB)
     assert len(records.looked) == 2
+    assert len(posted) == 1
     assert posted[-1].cost.hibernated == {RAM: 30 * MIB}
 
 

@@ -221,7 +221,7 @@ def prepare(
     again: Annotated[bool, typer.Option("--again", help="Replace a copy that is good, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a model's prepared copy, from which it can hibernate, and find its fastest number of threads.
+    """Make a model's prepared copy, from which it can hibernate; find its fastest number of threads and what it costs.
 
     Without a name: of all models that want one, as Prepare= says. A copy takes two to three times the model's size.
     """
