@@ -2,18 +2,17 @@
 
 Owns both layouts: ours (one file, ``encoder_config.json``) and that of sentence-transformers (``modules.json`` and the
 folders that it names). Read by the runtime, by the converter and by whoever identifies a model, so it must not know any
-of them, and imports nothing but msgspec. Nothing here is trusted: sizes are bounded, no name leads out of the folder.
+of them, and imports little but msgspec. Nothing here is trusted: sizes are bounded, no name leads out of the folder.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
 import msgspec
 
+from neuroshell_orch import regular
 from neuroshell_orch.errors import OrchError
 
 FILE: Final = "encoder_config.json"
@@ -187,17 +186,13 @@ def _decoded(folder: Path, name: str) -> object:
 def _bytes(folder: Path, name: str) -> bytes:
     path = folder / name
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        return regular.read_file(path, _LIMIT)
+    except (regular.NotRegularError, regular.TooLargeError):
+        raise _invalid(path, f"it is not a regular file of {_LIMIT >> 20} MiB at most") from None
     except FileNotFoundError:
         raise OrchError("file-missing", f"{path} does not exist.", "Copy or fetch the whole folder.") from None
     except OSError as error:
         raise OrchError("not-allowed", f"{path} cannot be opened: {error.strerror}.", "Look at the file.") from None
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode) or facts.st_size > _LIMIT:
-        os.close(descriptor)
-        raise _invalid(path, f"it is not a regular file of {_LIMIT >> 20} MiB at most")
-    with open(descriptor, "rb") as stream:  # noqa: PTH123 - a descriptor
-        return stream.read(_LIMIT)
 
 
 def _inside(path: Path, name: object) -> str:

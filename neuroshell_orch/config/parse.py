@@ -14,6 +14,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from neuroshell_orch import regular
+
 MAX_FILE: Final = 1 << 20
 """Bytes. A configuration file that is longer is something else."""
 
@@ -98,22 +100,15 @@ def parse_file(path: str) -> Parsed:
 
 def _read(path: str) -> bytes | str:
     """The bytes of the file, or the sentence that says why they are not worth having."""
-    found = os.stat(path)  # noqa: PTH116
-    if stat.S_ISCHR(found.st_mode) and found.st_rdev == _DEV_NULL:
-        return b""
-    if not stat.S_ISREG(found.st_mode):
+    try:
+        return regular.read_file(path, MAX_FILE)
+    except regular.NotRegularError as error:
+        found = error.facts
+        if stat.S_ISCHR(found.st_mode) and found.st_rdev == _DEV_NULL:
+            return b""
         return "it is a folder, not a file" if stat.S_ISDIR(found.st_mode) else "it is not a regular file"
-    # Not blocking: between the two calls the name may have become a pipe.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return "it is not a regular file"
-        content = bytearray()
-        while chunk := file.read(MAX_FILE + 1 - len(content)):
-            content += chunk
-    if len(content) > MAX_FILE:
+    except regular.TooLargeError:
         return f"it is larger than {MAX_FILE >> 20} MiB, which no configuration file needs to be"
-    return bytes(content)
 
 
 def parse_bytes(content: bytes, path: str) -> Parsed:

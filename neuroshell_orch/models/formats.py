@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import Final, Literal
 
-from neuroshell_orch import encoders
+from neuroshell_orch import encoders, regular
 from neuroshell_orch.errors import OrchError
 
 Format = Literal["onnx", "genai", "encoder", "gguf", "safetensors"]
@@ -69,19 +69,16 @@ def _status(path: Path) -> os.stat_result:
 def _read(path: Path, limit: int) -> tuple[bytes, int]:
     """The first bytes and the size of a regular file that is not empty."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor, status = regular.open_file(path)
+    except regular.NotRegularError as error:
+        raise _invalid(path, f"is {_kind(error.facts.st_mode)}") from None
     except FileNotFoundError:
         raise OrchError("file-missing", f"{path} does not exist.", _EXPECTED) from None
     except OSError as error:
-        if error.errno == errno.ENXIO:
-            raise _invalid(path, "is a socket or a device") from None
         raise OrchError(
             "not-allowed", f"{path} cannot be opened: {error.strerror}.", "Check its permissions."
         ) from None
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _invalid(path, f"is {_kind(status.st_mode)}")
         if status.st_size == 0:
             raise _invalid(path, "is empty")
         return os.read(descriptor, limit), status.st_size

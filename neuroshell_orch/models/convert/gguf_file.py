@@ -9,7 +9,6 @@ never mapped: a file that shrinks meanwhile is an error here, not a SIGBUS.
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from math import prod
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
+from neuroshell_orch import regular
 from neuroshell_orch.errors import OrchError
 
 Value = bool | int | float | str | list["Value"]
@@ -193,13 +193,19 @@ class GgufFile:
 def _open(path: Path) -> BinaryIO:
     """Opens a regular, non-empty file without ever blocking on a FIFO or a device."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor, facts = regular.open_file(path)
+        stream = open(descriptor, "rb", buffering=1 << 20)  # noqa: PTH123, SIM115 - a descriptor, closed by close()
+    except regular.NotRegularError:
+        raise _nothing_in_it(path) from None
     except FileNotFoundError:
         raise OrchError("file-missing", f"{path}: there is no such file.", "Check the path.") from None
     except OSError as error:
         raise OrchError("model-invalid", f"{path}: cannot be opened: {error.strerror}.", "Check the path.") from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
-        os.close(descriptor)
-        raise OrchError("model-invalid", f"{path}: is not a file with something in it.", "Name a GGUF file.")
-    return open(descriptor, "rb", buffering=1 << 20)  # noqa: PTH123 (a descriptor, not a path)
+    if facts.st_size == 0:
+        stream.close()
+        raise _nothing_in_it(path)
+    return stream
+
+
+def _nothing_in_it(path: Path) -> OrchError:
+    return OrchError("model-invalid", f"{path}: is not a file with something in it.", "Name a GGUF file.")

@@ -7,8 +7,6 @@ is an error here, not a SIGBUS. Must not know what a tensor means.
 
 from __future__ import annotations
 
-import os
-import stat
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroshell_orch import regular
 from neuroshell_orch.errors import OrchError
 
 Floats = NDArray[np.float32]
@@ -50,15 +49,13 @@ class SafetensorsFile:
         self.path = path
         self.tensors: dict[str, Entry] = {}
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            descriptor, facts = regular.open_file(path)
+        except regular.NotRegularError:
+            self.invalid("the file", "is not a regular file")
         except FileNotFoundError:
             raise OrchError("file-missing", f"{path} does not exist.", "Name the model's whole folder.") from None
         except OSError as error:
             raise OrchError("not-allowed", f"{path} cannot be opened: {error.strerror}.", "") from None
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            os.close(descriptor)
-            self.invalid("the file", "is not a regular file")
         self._file = open(descriptor, "rb")  # noqa: PTH123, SIM115 - a descriptor, closed by close()
         try:
             self._read_table(facts.st_size)
