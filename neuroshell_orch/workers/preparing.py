@@ -42,7 +42,7 @@ _GPU: Final = Path("/dev/nvidiactl")
 def gains(load: Load) -> bool:
     """Whether a copy is worth its disk even where the model never hibernates.
 
-    Measured with a language model of 100 MiB: loaded in four fifths of the time, a third of the private memory,
+    Measured with a language model of 100 MiB: loaded in half of the time, two fifths of the private memory,
     a tenth more tokens a second.
     """
     if load.runtime != "genai" or elsewhere(load):
