@@ -6,6 +6,7 @@ import httpx
 import ollama
 import pytest
 
+from tests.api.support_ollama import connected, refused
 from tests.support_fake import fake_environment
 
 
@@ -17,15 +18,8 @@ def client(manager):
     manager.model("enc", "encoder", context_length=4)
     manager.model("fake")
     manager.activate()
-    transport = httpx.HTTPTransport(uds=str(manager.path))
-    with ollama.Client(host="http://localhost", transport=transport, timeout=30) as client:
+    with connected(manager.path) as client:
         yield client
-
-
-def refused(call, *arguments, **fields):
-    with pytest.raises(ollama.ResponseError) as caught:
-        call(*arguments, **fields)
-    return caught.value.status_code, caught.value.error
 
 
 def test_one_text_and_many(client):

@@ -21,14 +21,11 @@ import pytest
 
 from neuroshell_orch.models.catalogue import entry
 from tests.api.support_oip import exchange
+from tests.api.support_ollama import connected
 from tests.support_daemon import wait_until
 from tests.support_shop import stock
 from tests.workers.conftest import manager as user_manager  # noqa: F401 - a fixture
 from tests.workers.conftest import manager_environment  # noqa: F401 - likewise
-
-
-def connected(path):
-    return ollama.Client(host="http://localhost", transport=httpx.HTTPTransport(uds=str(path)), timeout=60)
 
 
 @pytest.fixture
@@ -39,7 +36,7 @@ def shop(manager):
 
 @pytest.fixture
 def client(shop):
-    with connected(shop.path) as client:
+    with connected(shop.path, 60) as client:
         yield client
 
 
@@ -215,7 +212,7 @@ def test_a_sandboxed_daemon_pulls_over_the_network(xdg, user_manager, index, lau
     try:
         path = Path(runtime, "nsorch", "api.sock")
         wait_until(path.exists)
-        with connected(path) as client:
+        with connected(path, 60) as client:
             stages = [step.status for step in client.pull("tiny", stream=True)]
             assert stages[-1] == "success", stages
             assert any(status.startswith("pulling ") for status in stages)
