@@ -20,7 +20,7 @@ from neuroshell_orch.models.convert.architecture import Architecture
 from neuroshell_orch.models.convert.data_file import DataFile, open_data_file
 from neuroshell_orch.models.convert.genai_config import write_genai_config
 from neuroshell_orch.models.convert.graph import GraphBuilder
-from neuroshell_orch.models.convert.matrices import MICROSOFT, Matrices
+from neuroshell_orch.models.convert.matrices import Matrices
 from neuroshell_orch.models.convert.weights import BLOCK
 from neuroshell_orch.models.new_folder import new_folder
 
@@ -45,14 +45,8 @@ class RandomMatrices(Matrices):
         return np.ones(self.model.hidden, np.float32)
 
     def embed(self, ids: str, result: str) -> str:
-        rows, blocks = self.model.vocabulary, self.model.hidden // BLOCK
-        self._write("token_embd", rows, self.model.hidden, bits=8)
-        table = self.data.alias("token_embd.table", "token_embd.packed", (rows, blocks * BLOCK))
-        scales = self.data.alias("token_embd.table_scales", "token_embd.scales", (rows, blocks))
-        self._emit(
-            "GatherBlockQuantized", [table, ids, scales], result, MICROSOFT,
-            bits=8, block_size=BLOCK, gather_axis=0, quantize_axis=1,
-        )  # fmt: skip
+        self._write("token_embd", self.model.vocabulary, self.model.hidden, bits=8)
+        self._emit_look_up("token_embd", ids, result)
         return result
 
     def output(self, value: str, result: str) -> None:

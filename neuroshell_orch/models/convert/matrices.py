@@ -75,15 +75,7 @@ class Matrices:
             self._emit("Gather", [name, ids], result)
             return result
         self._write_bits(name, [int8_rows(self.file, self.file.tensors[f"{name}.weight"])])
-        rows, blocks = self.model.vocabulary, -(-self.model.hidden // BLOCK)
-        table = self.data.alias(f"{name}.table", f"{name}.packed", (rows, blocks * BLOCK))
-        scales = self.data.alias(f"{name}.table_scales", f"{name}.scales", (rows, blocks))
-        if not self.model.tied:
-            del self.data.initializers[f"{name}.packed"], self.data.initializers[f"{name}.scales"]
-        self._emit(
-            "GatherBlockQuantized", [table, ids, scales], result, MICROSOFT,
-            bits=8, block_size=BLOCK, gather_axis=0, quantize_axis=1,
-        )  # fmt: skip
+        self._emit_look_up(name, ids, result)
         return result
 
     def output(self, value: str, result: str) -> None:
@@ -129,6 +121,21 @@ class Matrices:
         self._emit(
             "MatMulNBits", inputs, result, MICROSOFT,
             K=columns, N=rows, bits=bits, block_size=BLOCK, accuracy_level=_ACCURACY,
+        )  # fmt: skip
+
+    def _emit_look_up(self, name: str, ids: str, result: str) -> None:
+        """Rows of a matrix of 8 bits, whose bytes get more names: in the shape that this operator wants.
+
+        Nothing multiplies by an untied one, so that these are its only names then.
+        """
+        rows, blocks = self.model.vocabulary, -(-self.model.hidden // BLOCK)
+        table = self.data.alias(f"{name}.table", f"{name}.packed", (rows, blocks * BLOCK))
+        scales = self.data.alias(f"{name}.table_scales", f"{name}.scales", (rows, blocks))
+        if not self.model.tied:
+            del self.data.initializers[f"{name}.packed"], self.data.initializers[f"{name}.scales"]
+        self._emit(
+            "GatherBlockQuantized", [table, ids, scales], result, MICROSOFT,
+            bits=8, block_size=BLOCK, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
 
     def _multiply_float(self, name: str, value: str, result: str) -> None:
