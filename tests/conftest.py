@@ -31,8 +31,16 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _a_collection_looks_at_what_is_new():
+    """Thousands of collected tests and all imports are set aside: to look at them takes 0.16 s, and each test does."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
-def _nothing_left_behind():
+def _nothing_left_behind(_a_collection_looks_at_what_is_new):
     """A test that leaves a process, a socket, a pipe or an open file behind fails."""
     children, descriptors = _children(), _descriptors()
     yield
