@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Answer(NamedTuple):
     """``first``: seconds from connecting to the first token. ``rate``: tokens a second after it.
 
-    ``tokens`` of the answer, and ``cached`` ones of the prompt, as the usage says.
+    ``tokens`` of the answer, and ``cached`` ones of the prompt, as the usage says; ``times`` at which text came.
     """
 
     first: float
@@ -30,6 +30,7 @@ class Answer(NamedTuple):
     text: str
     tokens: int = 0
     cached: int = 0
+    times: tuple[float, ...] = ()
 
 
 def raw(
@@ -78,7 +79,7 @@ class Tail(Protocol):
 
 def read(sock: socket.socket, began: float, service: Tail, midway: int, then: Callable[[], None] | None) -> Answer:
     """One answer's stream to its end; ``then`` is called after ``midway`` pieces. Raises BenchError."""
-    held, everything, pieces, first, last, tokens, cached = b"", b"", [], 0.0, 0.0, 0, 0
+    held, everything, pieces, times, tokens, cached = b"", b"", [], [], 0, 0
     while chunk := _more(sock, service):
         everything += chunk
         # An event is one line in one chunk; the lines of HTTP's own framing do not begin with "data:".
@@ -92,15 +93,15 @@ def read(sock: socket.socket, began: float, service: Tail, midway: int, then: Ca
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", cached)
             text = event["choices"][0]["delta"].get("content") if event.get("choices") else None
             if text:
-                last = time.perf_counter()
-                first = first or last
+                times.append(time.perf_counter())
                 pieces.append(text)
                 if then is not None and len(pieces) == midway:
                     then()
     if not everything.startswith(b"HTTP/1.1 200") or not everything.endswith(b"0\r\n\r\n") or not pieces:
         raise BenchError(f"the ask failed: {everything.decode(errors='replace')[-500:]} {service.tail()}")
-    rate = (tokens - 1) / (last - first) if last > first else 0.0
-    return Answer(first - began, rate, "".join(pieces), tokens, cached)
+    seconds = times[-1] - times[0]
+    rate = (tokens - 1) / seconds if seconds > 0 else 0.0
+    return Answer(times[0] - began, rate, "".join(pieces), tokens, cached, tuple(times))
 
 
 def by_command(service: Orchestrator, prompt: str, limit: int) -> tuple[float, str]:

@@ -37,9 +37,13 @@ def measure(world: World) -> Iterator[Finding]:
     four.model_keys(Parallel="4")
     four.arm()
     with ThreadPoolExecutor(len(PROMPTS)) as pool:
+        together: list[float] = []
 
         def streams(service: Orchestrator, prompts: tuple[str, ...]) -> float:
-            return _total(world, pool, service, prompts)
+            total, meanwhile = _total(world, pool, service, prompts)
+            if len(prompts) == len(PROMPTS):
+                together.append(meanwhile)
+            return total
 
         samples = interleave(
             {
@@ -52,6 +56,7 @@ def measure(world: World) -> Iterator[Finding]:
         )
         for name, key in (("four streams, total", "four"), ("two streams, total", "two"), ("Parallel=4, one", "alone")):
             yield Row(name, "tokens/s", samples[key], samples["one"])
+        yield Row("four streams, while all four are written", "tokens/s", together[-world.runs :], samples["one"])
         samples = interleave(
             {"beside": lambda: _short(world, four, pool), "alone": lambda: _short(world, four, None)}, world.runs
         )
@@ -65,19 +70,29 @@ def measure(world: World) -> Iterator[Finding]:
     world.close(one, four)
 
 
-def _total(world: World, pool: ThreadPoolExecutor, service: Orchestrator, prompts: tuple[str, ...]) -> float:
-    """Tokens a second of all together, from the first one's first token to the last one's last."""
+def _total(
+    world: World, pool: ThreadPoolExecutor, service: Orchestrator, prompts: tuple[str, ...]
+) -> tuple[float, float]:
+    """Tokens a second of all together: from the first one's first token to the last one's last, prompts of the others
+    being read in between; and while all of them are written.
+    """
 
-    def stream(prompt: str) -> tuple[float, float, int]:
-        began = time.perf_counter()
+    def stream(prompt: str) -> ask.Answer:
         answer = ask.raw(service, prompt, LIMIT)
         world.same(prompt, LIMIT, answer.text, f"{service.model}, {len(prompts)} at once")
-        return began + answer.first, time.perf_counter(), answer.tokens
+        return answer
 
-    firsts, lasts, tokens = zip(*pool.map(stream, prompts), strict=True)
-    if sum(tokens) <= len(tokens):
+    answers = list(pool.map(stream, prompts))
+    tokens = sum(answer.tokens for answer in answers)
+    if tokens <= len(answers):
         raise BenchError("the model answered with one token; its speed cannot be told")
-    return (sum(tokens) - len(tokens)) / (max(lasts) - min(firsts))
+    ends = [(answer.times[0], answer.times[-1]) for answer in answers]
+    whole = max(last for _, last in ends) - min(first for first, _ in ends)
+    begin, end = max(first for first, _ in ends), min(last for _, last in ends)
+    meanwhile = sum(
+        answer.tokens * sum(begin < at <= end for at in answer.times) / len(answer.times) for answer in answers
+    )
+    return (tokens - len(answers)) / whole, meanwhile / (end - begin) if end > begin else 0.0
 
 
 def _short(world: World, service: Orchestrator, pool: ThreadPoolExecutor | None) -> float:
