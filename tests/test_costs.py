@@ -100,9 +100,11 @@ def test_what_was_measured_in_advance_counts_until_the_model_was_seen(tmp_path):
     assert cost.measured
     assert not costs.cost("b", "nowhere", 0).measured, "of another artefact nothing is known"
     assert costs.saw_memory("a", Warmth.HOT, 90 * MIB)
+    assert costs.saw_memory("a", Warmth.PARKED, 10 * MIB)
     costs.saw_wake("a", Warmth.COLD, 1.0)
     cost = costs.cost("a", "nowhere", 0)
-    assert cost.hot == {RAM: 90 * MIB}, "less than before, but seen"
+    assert cost.hot == {RAM: 100 * MIB}, "the peak of both"
+    assert cost.parked == {RAM: 10 * MIB}, "less than before, but seen"
     assert cost.wake_cold == pytest.approx(1.7)
     assert cost.hibernated == {RAM: 30 * MIB}, "not seen yet"
 
@@ -142,7 +144,7 @@ def test_a_record_is_looked_for_before_the_first_load_and_after_an_answer_of_a_m
     assert records.looked == [("m", artefact_of(model))]
     accounts.measured("m", Warmth.HOT, 80 * MIB, (Warmth.COLD, 1.0))
     accounts.measured("m", Warmth.HOT, 95 * MIB)
-    assert (posted[-1].cost.hot, posted[-1].cost.wake_cold) == ({RAM: 95 * MIB}, pytest.approx(1.7))
+    assert (posted[-1].cost.hot, posted[-1].cost.wake_cold) == ({RAM: 100 * MIB}, pytest.approx(1.7))
     assert len(records.looked) == 1
     accounts.costs.save()
 

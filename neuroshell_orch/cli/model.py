@@ -89,12 +89,11 @@ def _memory(found: Configuration, model: ModelSettings) -> str:
     from neuroshell_orch.workers.preparing import recorded
 
     costs, artefact = Costs(state_dir()), artefact_of(model)
-    seen = costs.figures(artefact)
-    if seen is None or not seen.hot:
-        costs.begin_with(artefact, recorded(cache_dir(), order_of(found, model.name), artefact))
+    seen, initial = costs.figures(artefact), recorded(cache_dir(), order_of(found, model.name), artefact)
+    costs.begin_with(artefact, initial)
     cost = costs.cost(artefact, model.path, model.context_length, None, model.parallel)
     how = "the measured peak" if cost.measured else "estimated; measured at its first load"
-    if cost.measured and (seen is None or not seen.hot):
+    if initial is not None and initial.hot > (0 if seen is None else seen.hot):
         how = "measured when it was prepared"
     return f"{sentence(cost.hot)} when hot ({how})"
 

@@ -30,10 +30,10 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 def merged(seen: Figures, initial: Figures) -> Figures:
-    """``seen``, and for what was not seen yet ``initial``."""
+    """``seen``, and for what was not seen yet ``initial``; of HOT the peak, as one just loaded holds little."""
     vram = initial.vram if seen.vram is None else seen.vram
     numbers = {name: getattr(seen, name) or getattr(initial, name) for name in (*_BYTES.values(), *_WAKES.values())}
-    return Figures(vram=vram, **numbers)
+    return Figures(vram=vram, **numbers | {"hot": max(seen.hot, initial.hot)})
 
 
 def with_memory(seen: Figures, warmth: Warmth, size: int) -> Figures:
