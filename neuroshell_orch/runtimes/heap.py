@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _USUAL: Final = 128 << 10
 _OURS: Final = f"glibc.malloc.mmap_threshold={_USUAL}"
-_LOADING: Final = {_TRIM_THRESHOLD: 32 << 20, _TOP_PAD: 4 << 20, _MMAP_THRESHOLD: 4 << 20}
+_LOADING: Final = {_TRIM_THRESHOLD: 32 << 20, _TOP_PAD: 4 << 20, _MMAP_THRESHOLD: 8 << 20}
 _TOUCH: Final = 96 << 10
 """Freeing so much makes the allocator look whether the end of this thread's heap can go back."""
 
