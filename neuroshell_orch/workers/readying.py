@@ -20,14 +20,8 @@ if TYPE_CHECKING:
 
 
 async def newcomer(cache: Path, order: Order, artefact: str) -> Manifest | None:
-    """A model has just come in: make what it is to have, if anything. Raises OrchError where there is to be no copy.
-
-    Finding the number of threads takes seconds, in which somebody may be waiting for the first answer: only where a
-    copy was asked for by a mode or by name.
-    """
-    if not preparing.wants(order):
-        return None
-    return await ready(cache, order, artefact, tune=order.prepare == "make")
+    """A model has just come in: make what it is to have, if anything. Raises OrchError where that cannot be made."""
+    return await ready(cache, order, artefact) if preparing.wants(order) else None
 
 
 async def ready(cache: Path, order: Order, artefact: str, *, tune: bool = True, again: bool = False) -> Manifest:

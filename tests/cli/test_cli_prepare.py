@@ -75,7 +75,7 @@ def test_a_small_language_model_comes_with_its_copy_in_every_mode(tiny):
     result = tiny("model", "add", "second", str(folder))
     assert (result.code, result.err) == (0, ""), result
     shown = tiny("model", "show", "second", "--json").json["prepared"]
-    assert shown["threads"] is None, "nobody waits for that"
+    assert shown["threads"] in {None, *range(1, len(os.sched_getaffinity(0)) + 1)}, "None on a busy machine"
     assert shown["costs"]["hot"] > 0
     assert tiny("model", "gc").out == "0 B freed.\n", "it is used"
     (copy,) = folders(tiny)

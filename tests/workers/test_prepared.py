@@ -464,7 +464,7 @@ async def test_what_comes_in_gets_what_it_is_to_have(tmp_path, monkeypatch, prep
     if made:
         with pytest.raises(OrchError, match="seen"):
             await readying.newcomer(tmp_path, order(tmp_path / "m.onnx", prepare), "a")
-        assert told == [("m.onnx", prepare == "make", False)]
+        assert told == [("m.onnx", True, False)]
     else:
         assert await readying.newcomer(tmp_path, order(tmp_path / "m.onnx", prepare), "a") is None
         assert told == []
