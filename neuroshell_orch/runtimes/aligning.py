@@ -10,12 +10,15 @@ the way. Must not know what is in a tensor.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import onnx
 from onnx import TensorProto
 
 from neuroshell_orch.errors import OrchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ALIGNMENT: Final = 64
 """Bytes that the widest vectors of a processor have, which its kernels' buffers are rounded to."""
@@ -38,7 +41,7 @@ def align(graph: Path) -> None:
     with data.open("rb") as source, data.with_name(data.name + ".new").open("wb") as target:
         written = _Written(source, target)
         try:
-            for tensor in model.graph.initializer:
+            for tensor in _tensors(model):
                 if tensor.data_location == TensorProto.EXTERNAL:
                     _place(tensor, written, data.name)
         except (KeyError, ValueError) as error:
@@ -56,10 +59,29 @@ def misaligned(graph: Path) -> list[str]:
     model = onnx.load(graph, load_external_data=False)
     return [
         tensor.name
-        for tensor in model.graph.initializer
+        for tensor in _tensors(model)
         for entry in tensor.external_data
         if entry.key.startswith(_PREPACKED) and any(start % ALIGNMENT for start, _size, _rest in _blobs(entry.value))
     ]
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of ``model``, wherever one can stand; in the branches of conditions, too."""
+    graphs = [model.graph]
+    nodes: list[onnx.NodeProto] = [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes += graph.node
+            continue
+        for attribute in nodes.pop().attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            graphs += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
 class _Written:

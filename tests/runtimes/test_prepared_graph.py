@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.runtimes import aligning, comparing, prepare, splitting
 from neuroshell_orch.runtimes.onnx import open_session
+from tests.api.support_real import INPUTS, MODELS, model_file
 
 BLOCK = 32
 
@@ -192,3 +193,66 @@ def test_what_cannot_be_compared_is_taken_as_it_is(tmp_path):
         path = tmp_path / f"{name}.onnx"
         onnx.save_model(model, str(path))
         assert comparing.alike(path, path)
+
+
+def branches(path):
+    """A model that takes one of two matrices, each in a branch of its own, and for no number of rows but 7."""
+    random = np.random.default_rng(8)
+
+    def branch(name):
+        weight = numpy_helper.from_array(random.standard_normal((64, 64), np.float32), f"w-{name}")
+        output = helper.make_tensor_value_info(name, TensorProto.FLOAT, [7, 64])
+        return helper.make_graph(
+            [helper.make_node("MatMul", ["seven", weight.name], [name])], name, [], [output], [weight]
+        )
+
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["seven"]),
+        helper.make_node("If", ["which"], ["y"], then_branch=branch("one"), else_branch=branch("other")),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "branches",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64]),
+            helper.make_tensor_value_info("which", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [7, 64])],
+        [numpy_helper.from_array(np.array([7, 64], np.int64), "shape")],
+    )
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def test_weights_in_the_branches_of_a_condition_are_found_again(tmp_path):
+    path = branches(tmp_path / "m.onnx")
+    (tmp_path / "out").mkdir()
+    copy = prepare.prepare(path, tmp_path / "out")
+    assert copy.with_name(copy.name + ".data").stat().st_size >= 2 * 64 * 64 * 4
+    x = np.random.default_rng(9).standard_normal((7, 64), np.float32)
+    for which in (True, False):
+        feed = {"x": x, "which": np.array(which)}
+        whole, made = (open_session(each, 1).run(None, feed)[0] for each in (path, copy))
+        assert np.array_equal(whole, made)
+
+
+def test_of_a_model_that_cannot_be_run_with_what_is_made_up_the_copy_must_open(tmp_path, monkeypatch):
+    path = branches(tmp_path / "m.onnx")
+
+    def emptied(graph, align=aligning.align):
+        align(graph)
+        graph.with_name(graph.name + ".data").write_bytes(b"")
+
+    monkeypatch.setattr(aligning, "align", emptied)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OrchError, match="computed something else"):
+        prepare.prepare(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_that_packages_ship_compute_the_same_from_their_copies(tmp_path, name):
+    path = model_file(name, tmp_path)
+    (tmp_path / "out").mkdir()
+    copy = prepare.prepare(path, tmp_path / "out")
+    whole, made = (open_session(each, 1).run(None, INPUTS[name]) for each in (path, copy))
+    assert all(np.array_equal(one, other) for one, other in zip(whole, made, strict=True))
