@@ -89,11 +89,6 @@ def _costs(figures: Figures | None) -> str:
     return f"Measured: it takes {memory}; it is ready after {times}."
 
 
-def _wants(configuration: Configuration, name: str) -> bool:
-    """Whether the model is to have a copy."""
-    return wants(order_of(configuration, name))
-
-
 def _source(model: ModelSettings) -> Path:
     return Path(model.path).expanduser()
 
@@ -104,14 +99,13 @@ def after_adding(name: str) -> None:
     from neuroshell_orch.workers import readying
 
     found = local.configuration()
-    if name not in found.models or not _wants(found, name):
+    if name not in found.models or not wants(order := order_of(found, name)):
         return
-    order, artefact = order_of(found, name), artefact_of(found.models[name])
     try:
         with Waiting(f"preparing {name}, and measuring it for some seconds"):
-            asyncio.run(readying.newcomer(cache_dir(), order, artefact))
+            asyncio.run(readying.ready(cache_dir(), order, artefact_of(found.models[name])))
     except OrchError as error:
-        output.note(f"nsorch: {name} works, but no prepared copy could be made: {error.message}")
+        output.note(f"nsorch: {readying.no_copy(name, error)}")
 
 
 def prepare(name: str, *, again: bool, as_json: bool) -> None:
@@ -126,7 +120,7 @@ def prepare(name: str, *, again: bool, as_json: bool) -> None:
         if prepares(found, name) == "never":
             hint = f"Set Prepare=auto or yes in the file of the model, {found.models[name].source}."
             raise OrchError("not-allowed", f"Prepare=no holds for {name}: a copy would not be used.", hint)
-    names = [name] if name else [other for other in found.models if _wants(found, other)]
+    names = [name] if name else [other for other in found.models if wants(order_of(found, other))]
     if not names and not as_json:
         output.say(
             "No model needs a copy: Prepare=auto makes them of small language models and where a mode hibernates. "
@@ -221,7 +215,7 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
-def _show(figures: benching.Figures, runtime: str) -> None:
+def _show(figures: benching.Benchmark, runtime: str) -> None:
     unit = {"genai": "tokens", "encoder": "texts"}.get(runtime, "runs")
     threads = "every core" if not figures.threads else f"{figures.threads} threads"
     copy = "its prepared copy" if figures.prepared else "its own files"

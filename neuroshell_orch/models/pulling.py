@@ -108,7 +108,7 @@ def _watch(wire: socket.socket, main: int) -> None:
 
 def _prepare(name: str, teller: Teller) -> str:
     """Make what the command line makes, too, when a model has come in. What fails is told, and is no failure."""
-    import asyncio  # noqa: PLC0415 - likewise
+    import asyncio  # noqa: PLC0415 - the daemon imports this module for its lines, and needs none of these
 
     from neuroshell_orch.config.load import load  # noqa: PLC0415
     from neuroshell_orch.config.paths import cache_dir  # noqa: PLC0415
@@ -120,9 +120,9 @@ def _prepare(name: str, teller: Teller) -> str:
         return ""
     teller.progress(PREPARE, 0, 1)
     try:
-        asyncio.run(readying.newcomer(cache_dir(), order, artefact_of(found.models[name])))
+        asyncio.run(readying.ready(cache_dir(), order, artefact_of(found.models[name])))
     except OrchError as error:
-        return f"{name} works, but no prepared copy could be made: {error.message}"
+        return readying.no_copy(name, error)
     teller.progress(PREPARE, 1, 1)
     return ""
 

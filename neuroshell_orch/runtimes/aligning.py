@@ -54,17 +54,6 @@ def align(graph: Path) -> None:
     graph.write_bytes(model.SerializeToString())
 
 
-def misaligned(graph: Path) -> list[str]:
-    """The names of tensors whose laid-out matrices do not lie at a multiple of ``ALIGNMENT``."""
-    model = onnx.load(graph, load_external_data=False)
-    return [
-        tensor.name
-        for tensor in _tensors(model)
-        for entry in tensor.external_data
-        if entry.key.startswith(_PREPACKED) and any(start % ALIGNMENT for start, _size, _rest in _blobs(entry.value))
-    ]
-
-
 def _tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Every tensor of ``model``, wherever one can stand; in the branches of conditions, too."""
     graphs = [model.graph]

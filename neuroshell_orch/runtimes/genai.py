@@ -168,11 +168,11 @@ class GenaiRuntime:
         if self._rows is not None:
             self._rows.drop()
         genai_rest.shrink(self._og, self._model)
-        self._weights.trim()
+        mappings.trim()
         beyond = self._weights.grown() + self._held
         if beyond > genai_rest.KEPT and self._template is not None and self._bench is not None:
             self._use(None)
-            self._weights.trim()
+            mappings.trim()
         return self._weights.give_back()
 
     def wake(self) -> None:

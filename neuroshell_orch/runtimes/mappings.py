@@ -72,10 +72,6 @@ class Weights:
         """Bytes of private memory that came since just before the load."""
         return _anonymous() - self._anonymous_before
 
-    def trim(self) -> None:
-        """Give back what the allocator keeps of memory that was freed."""
-        trim()
-
     def give_back(self) -> int:
         """Drop the pages; the bytes that were resident before and are not now. Raises OrchError."""
         before = self._mapped()

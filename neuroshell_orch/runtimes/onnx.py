@@ -113,7 +113,7 @@ class OnnxRuntime:
 
     def hibernate(self) -> int:
         """Give the weights back, and what the allocator keeps of the last runs."""
-        self._weights.trim()
+        mappings.trim()
         return self._weights.give_back()
 
     def wake(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from neuroshell_orch.core import figures
+from neuroshell_orch.core.figures import Figures
 from neuroshell_orch.errors import OrchError
 from neuroshell_orch.workers.launch import ChildLauncher, WorkerSpec
 from neuroshell_orch.workers.process import Worker
@@ -43,7 +43,7 @@ class Rung(msgspec.Struct, frozen=True):
     private_dirty: int
 
 
-class Figures(msgspec.Struct, frozen=True):
+class Benchmark(msgspec.Struct, frozen=True):
     """All that was measured. ``rate``: tokens (or texts, or runs) a second while HOT."""
 
     model: str
@@ -81,7 +81,7 @@ class _Samples:
 
 async def measure(
     load: Load, *, prepared: bool, rounds: int = 3, step: Callable[[str], None] = lambda _: None
-) -> Figures:
+) -> Benchmark:
     """Measure ``load``. Raises OrchError as a load or an answer does."""
     samples, loaded = _Samples(), Loaded(0.0, "")
     for number in range(rounds):
@@ -93,7 +93,7 @@ async def measure(
         rungs["HIBERNATED"] = samples.rung("HIBERNATED")
     rungs["HOT"] = samples.rung("HOT")
     asleep = "HIBERNATED" in rungs
-    return Figures(
+    return Benchmark(
         model=load.model,
         runtime_version=loaded.runtime_version,
         device=loaded.device,
@@ -107,7 +107,7 @@ async def measure(
     )
 
 
-async def costs(load: Load, seconds: float = SECONDS) -> figures.Figures:
+async def costs(load: Load, seconds: float = SECONDS) -> Figures:
     """What a model costs, measured once and briefly: what is left out for lack of time is zero.
 
     Raises OrchError as a load or an answer does.
@@ -117,7 +117,7 @@ async def costs(load: Load, seconds: float = SECONDS) -> figures.Figures:
     if time.monotonic() - began + 2 * samples.take("PARKED ready") < seconds:
         await _from_nothing(load, samples, answers=False)
     found = {name: values[0] for name, values in samples.of.items()}
-    return figures.Figures(
+    return Figures(
         hot=int(found.get("HOT pss", 0)),
         hibernated=int(found.get("HIBERNATED pss", 0)),
         parked=int(found.get("PARKED pss", 0)),

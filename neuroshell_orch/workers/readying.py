@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from neuroshell_orch.workers.copies import Manifest
 
 
-async def newcomer(cache: Path, order: Order, artefact: str) -> Manifest | None:
-    """A model has just come in: make what it is to have, if anything. Raises OrchError where that cannot be made."""
-    return await ready(cache, order, artefact) if preparing.wants(order) else None
-
-
 async def ready(cache: Path, order: Order, artefact: str, *, tune: bool = True, again: bool = False) -> Manifest:
     """Make the copy unless there is a good one, and measure with it what was not yet. Raises OrchError."""
     source, load = Path(order.load.path), order.load
@@ -36,3 +31,8 @@ async def ready(cache: Path, order: Order, artefact: str, *, tune: bool = True, 
     except OrchError:
         return manifest  # its first load says why; the copy may be as good as the model is
     return prepared.noted(cache, source, manifest, artefact, costs)
+
+
+def no_copy(name: str, error: OrchError) -> str:
+    """The sentence for whoever has just added ``name``, where it cannot be prepared."""
+    return f"{name} works, but no prepared copy could be made: {error.message}"

@@ -3,49 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import os
 import shutil
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from neuroshell_orch.core.figures import Figures
 from neuroshell_orch.errors import OrchError
-from neuroshell_orch.planning import Order
-from neuroshell_orch.workers import benching, copies, prepared, preparing, readying
+from neuroshell_orch.workers import copies, prepared, preparing
 from neuroshell_orch.workers.protocol import Load
+from tests.workers.support_prepared import cut_off, data_file, make_copy, order, private
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A model and the cache with its copy, made once by the real process."""
-    root = tmp_path_factory.mktemp("made")
-    source = root / "m.onnx"
-    weights = numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 64]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "m", ends[:1], ends[1:], [weights])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), source)
-    path, manifest = asyncio.run(prepared.make(root / "cache", source, tune=True))
-    return source, root / "cache", path, manifest
+    return make_copy(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
 def world(made, tmp_path):
-    """A copy of that cache to do harm to: the source, the cache, the folder in it."""
-    source, cache, path, _ = made
-    shutil.copytree(cache, tmp_path / "cache")
-    return source, tmp_path / "cache", tmp_path / "cache" / "prepared" / path.parent.name
-
-
-def data_file(folder):
-    (path,) = folder.glob("*.data")
-    return path
+    return private(made, tmp_path)
 
 
 def test_a_copy_says_what_it_is(made):
@@ -82,10 +62,6 @@ def test_noting_something_does_not_hide_that_a_file_was_changed(world):
         file.write(b"x")
     prepared.noted(cache, source, manifest, "a", Figures(hot=1))
     assert copies.find(cache, source) is None
-
-
-def cut_off(folder):
-    os.truncate(data_file(folder), 4096)
 
 
 def grown(folder):
@@ -254,10 +230,6 @@ class Making:
         self.then()
 
 
-def order(source, prepare="make", **keys):
-    return Order(Load("m", "onnx", str(source), options={"device": "cpu"}, **keys), None, prepare)
-
-
 async def test_a_valid_copy_is_loaded_with_its_threads_unless_they_are_set_or_the_copy_is_unwanted(made, monkeypatch):
     source, cache, path, _ = made
     monkeypatch.setattr(preparing, "threads_of", lambda _: 3)
@@ -381,90 +353,3 @@ def test_threads_count_only_with_the_cores_they_were_measured_with():
     assert preparing.threads_of(copies.Tuning(1, cores, {})) == 1
     assert preparing.threads_of(copies.Tuning(1, cores + 1, {})) == 0
     assert preparing.threads_of(None) == 0
-
-
-# ---- what it costs ----
-
-
-async def test_a_model_is_measured_with_its_copy_once(world, monkeypatch):
-    source, cache, _ = world
-    monkeypatch.setattr(benching, "costs", functools.partial(benching.costs, seconds=60))
-    manifest = await readying.ready(cache, order(source, threads=1), "a", tune=False)
-    costs = manifest.costs["a"]
-    assert costs.hot > 0
-    assert costs.parked > 0
-    assert costs.wake_parked > 0
-    assert costs.wake_cold > 0
-    assert copies.find(cache, source)[1] == manifest
-    assert preparing.recorded(cache, order(source), "a") == costs
-    assert preparing.recorder(cache, {"m": order(source, "use")}.__getitem__)("m", "a") == costs
-
-    async def measured_again(_load):
-        raise AssertionError("it was measured already")
-
-    monkeypatch.setattr(benching, "costs", measured_again)
-    assert await readying.ready(cache, order(source), "a", tune=False) == manifest
-
-
-async def test_what_there_is_no_time_for_is_left_out(made):
-    path = made[2]
-    costs = await benching.costs(order(path).load, seconds=0)
-    assert costs.hot > 0
-    assert costs.wake_parked > 0
-    assert (costs.wake_cold, costs.wake_hibernated, costs.hibernated) == (0, 0, 0)
-
-
-async def test_figures_hold_for_what_a_load_would_take_and_for_nothing_else(world, tmp_path, monkeypatch):
-    source, cache, folder = world
-    prepared.noted(cache, source, copies.find(cache, source)[1], "a", Figures(hot=1))
-    assert preparing.recorded(cache, order(source), "a") == Figures(hot=1)
-    assert preparing.recorded(cache, order(source), "with other settings") is None
-    assert preparing.recorded(cache, order(source, "never"), "a") is None, "the copy is not loaded"
-    assert preparing.recorded(tmp_path / "elsewhere", order(source), "a") is None
-    assert preparing.recorded(cache, order(source.with_name("m.gone")), "a") is None
-    with monkeypatch.context() as changed:
-        changed.setattr(copies, "machine_key", lambda: "another processor")
-        assert preparing.recorded(cache, order(source), "a") is None
-    cut_off(folder)
-    assert preparing.recorded(cache, order(source), "a") is None, "a damaged copy is not loaded"
-
-
-def test_a_copy_remembers_the_last_few_settings(world):
-    source, cache, _ = world
-    for number in range(prepared.KEPT + 3):
-        prepared.noted(cache, source, copies.find(cache, source)[1], f"a{number}", Figures(hot=number))
-    known = copies.find(cache, source)[1].costs
-    assert list(known) == [f"a{number}" for number in range(3, prepared.KEPT + 3)]
-
-
-async def test_a_model_that_cannot_be_measured_keeps_its_copy(world, monkeypatch):
-    source, cache, _ = world
-
-    async def failing(_load):
-        raise OrchError("load-failed", "it cannot be loaded")
-
-    monkeypatch.setattr(benching, "costs", failing)
-    manifest = await readying.ready(cache, order(source), "a", tune=False)
-    assert manifest.costs == {}
-    assert copies.find(cache, source) is not None
-
-
-@pytest.mark.parametrize(
-    ("prepare", "gain", "made"), [("make", False, True), ("use", True, True), ("use", False, False)]
-)
-async def test_what_comes_in_gets_what_it_is_to_have(tmp_path, monkeypatch, prepare, gain, made):
-    told = []
-
-    async def make(_cache, source, *, tune, again):
-        told.append((source.name, tune, again))
-        raise OrchError("load-failed", "seen")
-
-    monkeypatch.setattr(prepared, "make", make)
-    monkeypatch.setattr(preparing, "gains", lambda _load: gain)
-    if made:
-        with pytest.raises(OrchError, match="seen"):
-            await readying.newcomer(tmp_path, order(tmp_path / "m.onnx", prepare), "a")
-        assert told == [("m.onnx", True, False)]
-    else:
-        assert await readying.newcomer(tmp_path, order(tmp_path / "m.onnx", prepare), "a") is None
-        assert told == []
